@@ -1,0 +1,4 @@
+//! A KV-cache-aware router for fleets of vLLM instances.
+
+pub mod routing;
+pub mod sim;

@@ -1,0 +1,68 @@
+//! Why the router says no. One enum a door.
+
+use super::decision::RequestId;
+use super::fact::InstanceId;
+use super::index::IndexError;
+
+/// Why a request could not be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// No instance serves the model.
+    #[error("no instance serves model {model:?}")]
+    UnknownModel {
+        /// What was asked for.
+        model: String,
+    },
+    /// Instances serve the model, but none takes requests now.
+    #[error("none of the {instances} instances that serve model {model:?} takes requests now")]
+    NoneReady {
+        /// What was asked for.
+        model: String,
+        /// How many serve it.
+        instances: usize,
+    },
+    /// The prompt has no tokens.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt is longer than can be counted.
+    #[error("the prompt is longer than {} tokens", u32::MAX)]
+    PromptTooLong,
+    /// More requests are in flight than the router keeps account of.
+    #[error("{limit} requests are in flight, which is the limit")]
+    TooManyInFlight {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Why a fact could not be taken in, wholly or in part.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LearnError {
+    /// The id is taken by another instance.
+    #[error("{instance} is in the fleet already")]
+    AlreadyJoined {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The id is beyond what a router can know.
+    #[error("{instance} is out of range: a router knows {} instances at most", InstanceId::LIMIT)]
+    OutOfRange {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// No such instance.
+    #[error("{instance} is not in the fleet")]
+    UnknownInstance {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The request ended already, or was never placed, or its instance left.
+    #[error("request {} is not in flight", request.0)]
+    UnknownRequest {
+        /// Which.
+        request: RequestId,
+    },
+    /// A fact about blocks did not fit what the index knows.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}

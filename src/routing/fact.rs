@@ -1,0 +1,145 @@
+//! What the router can be told. Everything it knows came through one of these.
+
+use super::block::{ContentHash, EngineHash};
+use super::decision::RequestId;
+use std::fmt;
+
+/// An instance, named by whoever joined it to the fleet. Small and dense: per-instance state is kept in arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceId(pub u16);
+
+impl InstanceId {
+    /// How many instances one router can know.
+    pub const LIMIT: usize = 4096;
+
+    /// The id as an array index.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "instance {}", self.0)
+    }
+}
+
+/// Whether an instance may be given new requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It takes requests.
+    Ready,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// It does not answer.
+    Down,
+}
+
+/// How far the index can be believed about one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Knowledge {
+    /// Events flow and none is missing.
+    Exact,
+    /// Events flow, but some were lost: the instance may hold more than the index says.
+    Degraded,
+    /// No events come: the index says nothing about this instance.
+    Blind,
+}
+
+/// What a block holds, as far as its publisher tells.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// The tokens of all the blocks, end to end: exactly `blocks × block size` of them.
+    Tokens(&'a [u32]),
+    /// One content hash a block.
+    Hashes(&'a [ContentHash]),
+}
+
+/// Where a run of stored blocks is attached.
+#[derive(Clone, Copy, Debug)]
+pub enum Parent<'a> {
+    /// At the start of a prompt, in this namespace.
+    Root {
+        /// The LoRA adapter's name, if one is used.
+        lora: Option<&'a str>,
+        /// The tenant's cache salt, if one is given.
+        cache_salt: Option<&'a str>,
+    },
+    /// After a block that the same instance stored before.
+    Block(EngineHash),
+}
+
+/// Something that happened, told to [`Router::learn`](super::Router::learn).
+#[derive(Clone, Copy, Debug)]
+pub enum Fact<'a> {
+    /// An instance joined the fleet, ready and with an empty cache.
+    Joined {
+        /// Its id, not in use by another instance.
+        instance: InstanceId,
+        /// The model that it serves.
+        model: &'a str,
+        /// How far its cache will be known.
+        knowledge: Knowledge,
+    },
+    /// An instance became ready, began to drain, or stopped answering.
+    Changed {
+        /// Which.
+        instance: InstanceId,
+        /// What it is now.
+        availability: Availability,
+    },
+    /// An instance left: its blocks and its requests are forgotten, its id is free again.
+    Left {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The index is now to be believed more, or less, about an instance.
+    Known {
+        /// Which.
+        instance: InstanceId,
+        /// How far.
+        knowledge: Knowledge,
+    },
+    /// An instance stored consecutive blocks. Copies count: a block stored twice must be removed twice.
+    Stored {
+        /// Which.
+        instance: InstanceId,
+        /// What comes before the first block.
+        parent: Parent<'a>,
+        /// The engine's names of the blocks, in order.
+        blocks: &'a [EngineHash],
+        /// What is in them.
+        content: Content<'a>,
+    },
+    /// An instance evicted one copy of each of these blocks.
+    Removed {
+        /// Which.
+        instance: InstanceId,
+        /// The engine's names of the blocks.
+        blocks: &'a [EngineHash],
+    },
+    /// An instance emptied its cache.
+    Cleared {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A routed request produced its first token: its prefill is done.
+    FirstToken {
+        /// Which.
+        request: RequestId,
+    },
+    /// A routed request ended well.
+    Finished {
+        /// Which.
+        request: RequestId,
+        /// Tokens it produced.
+        output_tokens: u32,
+    },
+    /// A routed request ended otherwise: refused, failed, cancelled, or its caller went away.
+    Abandoned {
+        /// Which.
+        request: RequestId,
+    },
+    /// Time went by: reservations that outlived their lease are given up.
+    TimePassed,
+}

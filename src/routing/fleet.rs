@@ -1,0 +1,254 @@
+//! The instances, and what each has been given to do.
+//!
+//! A decision books its load here before it is returned, in the same step as the choice, so a burst of equal requests
+//! cannot all see the same idle instance. Every booking is a [`Reservation`], ended exactly once: by its end, by its
+//! instance leaving, or by its lease running out. Estimates are whole nanoseconds, so that what is added can be
+//! subtracted again and an idle instance reads exactly zero.
+
+mod load;
+mod rate;
+
+pub use load::Load;
+
+use super::decision::RequestId;
+use super::fact::{Availability, InstanceId, Knowledge};
+use super::index::Overlaps;
+use super::policy::Candidate;
+use super::prefill::PrefillModel;
+use super::time::Time;
+use load::Book;
+use rate::DecayingRate;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The instances of a router, by id.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    members: BTreeMap<InstanceId, Member>,
+    /// By request id, which is also by age: the first one is the oldest.
+    reservations: BTreeMap<RequestId, Reservation>,
+    arrivals: DecayingRate,
+    placed: u64,
+    output_tokens: Mean,
+}
+
+#[derive(Debug)]
+struct Member {
+    model: Arc<str>,
+    availability: Availability,
+    knowledge: Knowledge,
+    book: Book,
+}
+
+/// The load that one request puts on one instance.
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    instance: InstanceId,
+    prompt_tokens: u32,
+    decoding: bool,
+    booked_at: Time,
+}
+
+/// One instance, as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceState {
+    /// Which.
+    pub instance: InstanceId,
+    /// The model that it serves.
+    pub model: Arc<str>,
+    /// Whether it takes requests.
+    pub availability: Availability,
+    /// How far the index is to be believed about it.
+    pub knowledge: Knowledge,
+    /// What it has to do.
+    pub load: Load,
+}
+
+/// What a request asks of the instance that is chosen for it.
+pub(super) struct Booking {
+    pub instance: InstanceId,
+    pub prompt_tokens: u32,
+    pub uncached_tokens: u32,
+    pub prefill: Duration,
+}
+
+/// Nobody to take a request.
+pub(super) enum NoCandidate {
+    UnknownModel,
+    NoneReady { instances: usize },
+}
+
+impl Fleet {
+    /// `false` when the id is taken.
+    pub fn join(&mut self, instance: InstanceId, model: &str, knowledge: Knowledge) -> bool {
+        let free = !self.members.contains_key(&instance);
+        if free {
+            let availability = Availability::Ready;
+            let member = Member { model: Arc::from(model), availability, knowledge, book: Book::default() };
+            self.members.insert(instance, member);
+        }
+        free
+    }
+
+    /// `false` when there is no such instance.
+    pub fn leave(&mut self, instance: InstanceId) -> bool {
+        self.reservations.retain(|_, reservation| reservation.instance != instance);
+        self.members.remove(&instance).is_some()
+    }
+
+    /// `false` when there is no such instance.
+    pub fn set_availability(&mut self, instance: InstanceId, availability: Availability) -> bool {
+        self.members.get_mut(&instance).map(|member| member.availability = availability).is_some()
+    }
+
+    /// `false` when there is no such instance.
+    pub fn set_knowledge(&mut self, instance: InstanceId, knowledge: Knowledge) -> bool {
+        self.members.get_mut(&instance).map(|member| member.knowledge = knowledge).is_some()
+    }
+
+    pub fn model_of(&self, instance: InstanceId) -> Option<Arc<str>> {
+        self.members.get(&instance).map(|member| Arc::clone(&member.model))
+    }
+
+    /// Requests placed so far.
+    pub fn placed(&self) -> u64 {
+        self.placed
+    }
+
+    /// Requests placed and not ended.
+    pub fn in_flight(&self) -> usize {
+        self.reservations.len()
+    }
+
+    pub fn arrivals_per_second(&self, now: Time) -> f64 {
+        self.arrivals.per_second(now)
+    }
+
+    pub fn expected_output_tokens(&self) -> f64 {
+        self.output_tokens.value
+    }
+
+    /// Fills `candidates` with the instances that may take a prompt for `model`, ascending by id.
+    pub fn candidates(
+        &self,
+        now: Time,
+        model: &str,
+        prompt_tokens: u32,
+        cached_tokens: impl Fn(InstanceId) -> u32,
+        prefill: &PrefillModel,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), NoCandidate> {
+        candidates.clear();
+        let mut instances = 0;
+        for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == model) {
+            instances += 1;
+            if member.availability == Availability::Ready {
+                let overlap_tokens = cached_tokens(instance);
+                let prefill = prefill.prefill(prompt_tokens, overlap_tokens);
+                candidates.push(Candidate { instance, overlap_tokens, prefill, load: member.book.load(now) });
+            }
+        }
+        match (instances, candidates.is_empty()) {
+            (0, _) => Err(NoCandidate::UnknownModel),
+            (_, true) => Err(NoCandidate::NoneReady { instances }),
+            (_, false) => Ok(()),
+        }
+    }
+
+    /// Books a request's load. The instance must be in the fleet.
+    pub fn book(&mut self, now: Time, booking: Booking) -> RequestId {
+        let request = RequestId(self.placed);
+        self.placed += 1;
+        self.arrivals.add(now, 1.0);
+        let Booking { instance, prompt_tokens, uncached_tokens, prefill } = booking;
+        let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
+        member.book.queue(now, request, uncached_tokens, prefill);
+        let reservation = Reservation { instance, prompt_tokens, decoding: false, booked_at: now };
+        self.reservations.insert(request, reservation);
+        request
+    }
+
+    /// `false` when the request is not in flight, or has had its first token.
+    pub fn first_token(&mut self, now: Time, request: RequestId) -> bool {
+        let Some(reservation) = self.reservations.get_mut(&request).filter(|reservation| !reservation.decoding) else {
+            return false;
+        };
+        reservation.decoding = true;
+        let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
+        member.book.prefilled(now, request);
+        member.book.decode(reservation.prompt_tokens);
+        true
+    }
+
+    /// `false` when the request is not in flight.
+    pub fn finish(&mut self, now: Time, request: RequestId, output_tokens: u32) -> bool {
+        let known = self.release(now, request);
+        if known {
+            self.output_tokens.add(f64::from(output_tokens));
+        }
+        known
+    }
+
+    /// `false` when the request is not in flight.
+    pub fn release(&mut self, now: Time, request: RequestId) -> bool {
+        let Some(reservation) = self.reservations.remove(&request) else {
+            return false;
+        };
+        let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
+        if reservation.decoding {
+            member.book.decoded(reservation.prompt_tokens);
+        } else {
+            member.book.prefilled(now, request);
+        }
+        true
+    }
+
+    /// Releases every request booked `lease` ago or longer; returns how many.
+    pub fn expire(&mut self, now: Time, lease: Duration) -> usize {
+        let mut expired = 0;
+        while let Some((&request, oldest)) = self.reservations.first_key_value() {
+            if now.since(oldest.booked_at) < lease {
+                break;
+            }
+            self.release(now, request);
+            expired += 1;
+        }
+        expired
+    }
+
+    pub fn states(&self, now: Time) -> Vec<InstanceState> {
+        let state = |(&instance, member): (&InstanceId, &Member)| InstanceState {
+            instance,
+            model: Arc::clone(&member.model),
+            availability: member.availability,
+            knowledge: member.knowledge,
+            load: member.book.load(now),
+        };
+        self.members.iter().map(state).collect()
+    }
+}
+
+/// Cached tokens of a prompt at each instance, from what the index found.
+pub(super) fn cached_tokens(overlaps: &Overlaps, block_tokens: u32) -> impl Fn(InstanceId) -> u32 {
+    move |instance| overlaps.blocks(instance) * block_tokens
+}
+
+/// A mean that forgets slowly: each value moves it by a two-hundredth.
+#[derive(Debug)]
+struct Mean {
+    value: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.value += (value - self.value) / 200.0;
+    }
+}
+
+impl Default for Mean {
+    /// Before anything is known: 256 output tokens, between the means of the traces at hand (28 to 430).
+    fn default() -> Self {
+        Mean { value: 256.0 }
+    }
+}

@@ -1,0 +1,59 @@
+//! How much of something happens a second, lately.
+
+use crate::routing::time::Time;
+
+/// An exponentially decaying rate with a time constant of a minute.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DecayingRate {
+    /// Decayed sum of amounts at `at`.
+    sum: f64,
+    at: Time,
+    first: Option<Time>,
+}
+
+const WINDOW_SECONDS: f64 = 60.0;
+/// A rate over less than this long would be mostly chance.
+const OBSERVED_SECONDS_MIN: f64 = 5.0;
+
+impl DecayingRate {
+    pub fn add(&mut self, now: Time, amount: f64) {
+        self.sum = self.decayed(now) + amount;
+        self.at = self.at.max(now);
+        self.first.get_or_insert(now);
+    }
+
+    /// The rate a second. Corrected for having watched less than a window so far.
+    pub fn per_second(&self, now: Time) -> f64 {
+        let Some(first) = self.first else {
+            return 0.0;
+        };
+        let observed = now.since(first).as_secs_f64().max(OBSERVED_SECONDS_MIN);
+        self.decayed(now) / (WINDOW_SECONDS * (1.0 - (-observed / WINDOW_SECONDS).exp()))
+    }
+
+    fn decayed(&self, now: Time) -> f64 {
+        self.sum * (-now.since(self.at).as_secs_f64() / WINDOW_SECONDS).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_steady_stream_reads_as_its_rate_early_and_late() {
+        let mut rate = DecayingRate::default();
+        let mut now = Time::ZERO;
+        for event in 1..=6000 {
+            now = now + Duration::from_millis(100);
+            rate.add(now, 1.0);
+            if event == 100 || event == 6000 {
+                let error = (rate.per_second(now) - 10.0).abs();
+                assert!(error < 0.5, "after {event} events: {}", rate.per_second(now));
+            }
+        }
+        let later = now + Duration::from_secs(600);
+        assert!(rate.per_second(later) < 0.01);
+    }
+}

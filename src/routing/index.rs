@@ -1,0 +1,112 @@
+//! Which instance holds which prefix.
+//!
+//! [`ExactIndex`] serves; [`ReferenceIndex`] is the same thing written to be obviously right, and is what the property
+//! tests hold the other against. Both speak through the types here.
+
+mod exact;
+mod reference;
+
+pub use exact::{ExactIndex, IndexStats};
+pub use reference::ReferenceIndex;
+
+use super::block::{BlockHash, EngineHash};
+use super::fact::InstanceId;
+
+/// Where a run of stored blocks is attached, once the namespace is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// At the root of a namespace.
+    Root(BlockHash),
+    /// After a block that the same instance stored before.
+    Block(EngineHash),
+}
+
+/// Why blocks could not be stored, removed or cleared; nothing was done unless the variant says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// The instance is not in the index.
+    #[error("{instance} is not in the index")]
+    UnknownInstance {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The parent was never stored, or is gone: the position of these blocks cannot be known.
+    #[error("{instance} stored {blocks} blocks after a block it does not hold")]
+    UnknownParent {
+        /// Which instance.
+        instance: InstanceId,
+        /// How many blocks were left out.
+        blocks: usize,
+    },
+    /// Some blocks to be removed were not there; the others were removed.
+    #[error("{instance} removed {unknown} of {blocks} blocks that it does not hold")]
+    UnknownBlocks {
+        /// Which instance.
+        instance: InstanceId,
+        /// How many were not there.
+        unknown: usize,
+        /// How many were to be removed.
+        blocks: usize,
+    },
+    /// Content and names do not match in number.
+    #[error(
+        "{instance} stored {blocks} blocks of {block_size} tokens with content for {content}; set the router's block size to the engine's"
+    )]
+    Mismatch {
+        /// Which instance.
+        instance: InstanceId,
+        /// How many blocks were named.
+        blocks: usize,
+        /// The index's block size.
+        block_size: u32,
+        /// How much content came: tokens or content hashes.
+        content: usize,
+    },
+    /// The index holds as much as it may; the first `stored` blocks were stored. What is missing reads as not cached.
+    #[error("the index is full ({limit} entries): {instance} could store {stored} of {blocks} blocks")]
+    Full {
+        /// Which instance.
+        instance: InstanceId,
+        /// Blocks stored before the limit was met.
+        stored: usize,
+        /// Blocks that were to be stored.
+        blocks: usize,
+        /// The limit, in (block, instance) entries.
+        limit: usize,
+    },
+}
+
+/// Cached blocks from the start of a prompt, for every instance that has any. Reused between requests.
+#[derive(Clone, Debug, Default)]
+pub struct Overlaps {
+    blocks: Vec<u32>,
+    holders: Vec<InstanceId>,
+}
+
+impl Overlaps {
+    /// Contiguous blocks from the start of the prompt that `instance` holds.
+    pub fn blocks(&self, instance: InstanceId) -> u32 {
+        self.blocks.get(instance.index()).copied().unwrap_or(0)
+    }
+
+    /// The instances that hold at least the first block, in no particular order.
+    pub fn holders(&self) -> &[InstanceId] {
+        &self.holders
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for holder in self.holders.drain(..) {
+            self.blocks[holder.index()] = 0;
+        }
+    }
+
+    fn set(&mut self, instance: InstanceId, blocks: u32) {
+        if self.blocks.len() <= instance.index() {
+            self.blocks.resize(instance.index() + 1, 0);
+        }
+        debug_assert!(self.blocks[instance.index()] == 0 && blocks > 0);
+        self.blocks[instance.index()] = blocks;
+        self.holders.push(instance);
+    }
+}

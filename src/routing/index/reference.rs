@@ -1,0 +1,137 @@
+//! The oracle: every instance's blocks as whole paths, compared element by element. No chained hash, no sharing, no
+//! early stop, so it can be wrong only where its few lines are wrong.
+
+use super::{Attach, IndexError};
+use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash};
+use crate::routing::fact::{Content, InstanceId};
+use crate::routing::request::Prompt;
+use std::collections::BTreeMap;
+
+/// A block as everything that leads to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Path {
+    root: BlockHash,
+    contents: Vec<ContentHash>,
+}
+
+/// Same door as [`ExactIndex`](super::ExactIndex), unbounded and slow.
+pub struct ReferenceIndex {
+    block_size: BlockSize,
+    instances: BTreeMap<InstanceId, BTreeMap<EngineHash, (Path, u32)>>,
+}
+
+impl ReferenceIndex {
+    /// An empty index of `block_size` blocks.
+    pub fn new(block_size: BlockSize) -> Self {
+        ReferenceIndex { block_size, instances: BTreeMap::new() }
+    }
+
+    /// Adds an instance that holds nothing.
+    pub fn join(&mut self, instance: InstanceId) {
+        self.instances.entry(instance).or_default();
+    }
+
+    /// Forgets an instance.
+    pub fn leave(&mut self, instance: InstanceId) -> Result<(), IndexError> {
+        self.instances.remove(&instance).map(|_| ()).ok_or(IndexError::UnknownInstance { instance })
+    }
+
+    /// Forgets all that an instance holds.
+    pub fn clear(&mut self, instance: InstanceId) -> Result<(), IndexError> {
+        self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?.clear();
+        Ok(())
+    }
+
+    /// Stores consecutive blocks, one more copy of each.
+    pub fn store(
+        &mut self,
+        instance: InstanceId,
+        attach: Attach,
+        blocks: &[EngineHash],
+        content: Content<'_>,
+    ) -> Result<(), IndexError> {
+        let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
+        let contents: Vec<ContentHash> = match content {
+            Content::Tokens(ids) => {
+                ids.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
+            }
+            Content::Hashes(hashes) => hashes.to_vec(),
+        };
+        let given = match content {
+            Content::Tokens(ids) => ids.len(),
+            Content::Hashes(hashes) => hashes.len(),
+        };
+        let exact_tokens =
+            !matches!(content, Content::Tokens(ids) if ids.len() % self.block_size.tokens() as usize != 0);
+        if contents.len() != blocks.len() || !exact_tokens {
+            let block_size = self.block_size.tokens();
+            return Err(IndexError::Mismatch { instance, blocks: blocks.len(), block_size, content: given });
+        }
+        let mut path = match attach {
+            Attach::Root(root) => Path { root, contents: Vec::new() },
+            Attach::Block(parent) => match held.get(&parent) {
+                Some((path, _)) => path.clone(),
+                None => return Err(IndexError::UnknownParent { instance, blocks: blocks.len() }),
+            },
+        };
+        for (name, content) in blocks.iter().zip(contents) {
+            path.contents.push(content);
+            match held.get_mut(name) {
+                Some((known, copies)) if *known == path => *copies += 1,
+                _ => {
+                    held.insert(*name, (path.clone(), 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes one copy of each block.
+    pub fn remove(&mut self, instance: InstanceId, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
+        let mut unknown = 0;
+        for name in blocks {
+            match held.get_mut(name) {
+                Some((_, copies)) if *copies > 1 => *copies -= 1,
+                Some(_) => {
+                    held.remove(name);
+                }
+                None => unknown += 1,
+            }
+        }
+        match unknown {
+            0 => Ok(()),
+            _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: blocks.len() }),
+        }
+    }
+
+    /// The longest contiguous prefix of `prompt` that each instance holds, for those that hold any.
+    pub fn find(&self, prompt: &Prompt<'_>, root: BlockHash) -> BTreeMap<InstanceId, u32> {
+        let tokens = prompt.tokens().expect("a prompt in a test is short");
+        let mut wanted: Vec<ContentHash> = match prompt {
+            Prompt::Tokens(ids) => {
+                ids.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
+            }
+            Prompt::Blocks { contents, .. } => contents.to_vec(),
+        };
+        wanted.truncate(self.block_size.reusable_blocks(tokens) as usize);
+        let holds = |held: &BTreeMap<EngineHash, (Path, u32)>, depth: usize| {
+            held.values().any(|(path, _)| path.root == root && path.contents == wanted[..depth])
+        };
+        let depth_of = |held| (1..=wanted.len()).take_while(|&depth| holds(held, depth)).count() as u32;
+        self.instances
+            .iter()
+            .map(|(&instance, held)| (instance, depth_of(held)))
+            .filter(|&(_, depth)| depth > 0)
+            .collect()
+    }
+
+    /// (block, instance) pairs held, copies not counted.
+    pub fn entries(&self) -> usize {
+        let distinct = |held: &BTreeMap<EngineHash, (Path, u32)>| {
+            let paths: Vec<&Path> = held.values().map(|(path, _)| path).collect();
+            paths.iter().enumerate().filter(|(at, path)| !paths[..*at].contains(path)).count()
+        };
+        self.instances.values().map(distinct).sum()
+    }
+}

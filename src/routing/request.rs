@@ -1,0 +1,62 @@
+//! What the router is asked: a prompt, and what else decides where it may go.
+
+use super::block::{BlockHash, BlockSize, ContentHash, Namespace};
+
+/// A request to be placed. Borrowed from whoever parsed it: nothing is copied on the way to a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Model, adapter and salt: the instances that may serve it, and the cache it may share.
+    pub namespace: Namespace<'a>,
+    /// The prompt after the chat template.
+    pub prompt: Prompt<'a>,
+}
+
+/// A prompt, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub enum Prompt<'a> {
+    /// Token ids, as the engine will see them.
+    Tokens(&'a [u32]),
+    /// A recorded prompt: the content of its full blocks in order, without the tokens themselves.
+    Blocks {
+        /// Content of each full block; ids beyond `tokens / block size` are ignored.
+        contents: &'a [ContentHash],
+        /// Prompt length, the partial last block included.
+        tokens: u32,
+    },
+}
+
+impl Prompt<'_> {
+    /// Prompt length in tokens; `None` above `u32::MAX`.
+    pub fn tokens(&self) -> Option<u32> {
+        match self {
+            Prompt::Tokens(tokens) => u32::try_from(tokens.len()).ok(),
+            Prompt::Blocks { tokens, .. } => Some(*tokens),
+        }
+    }
+
+    /// Calls `visit` with the chained hash of each block that a cache could spare, in order, until it returns `false`.
+    ///
+    /// Hashing is lazy: what comes after the last visited block is never hashed.
+    pub fn chain(&self, root: BlockHash, block_size: BlockSize, mut visit: impl FnMut(BlockHash) -> bool) {
+        let reusable = block_size.reusable_blocks(self.tokens().unwrap_or(u32::MAX)) as usize;
+        let mut hash = root;
+        match self {
+            Prompt::Tokens(tokens) => {
+                for block in tokens.chunks_exact(block_size.tokens() as usize).take(reusable) {
+                    hash = hash.child(ContentHash::of_tokens(block));
+                    if !visit(hash) {
+                        return;
+                    }
+                }
+            }
+            Prompt::Blocks { contents, .. } => {
+                for &content in contents.iter().take(reusable) {
+                    hash = hash.child(content);
+                    if !visit(hash) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

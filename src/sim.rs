@@ -1,0 +1,18 @@
+//! Imagines: a fleet of vLLM instances on virtual time.
+//!
+//! [`Instance`] is one engine: a scheduler with continuous batching and chunked prefill over a finite pool of KV blocks.
+//! [`Cluster`] is several of them behind the very [`Router`](crate::routing::Router) that serves. The mock server drives
+//! an [`Instance`] too, on the wall clock.
+//!
+//! Absent on purpose: threads and clocks. One seed, one order of events, the same bytes every time.
+
+mod agenda;
+mod cache;
+
+mod cost;
+mod instance;
+
+pub use agenda::Agenda;
+
+pub use cost::{Preset, StepModel, UnknownPreset};
+pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};

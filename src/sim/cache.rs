@@ -1,0 +1,192 @@
+//! An engine's pool of KV blocks, with vLLM's rules.
+//!
+//! A block is used by the requests that reference it, or free. Free blocks keep their content and stand in a queue; a
+//! new block is taken from its head, which is what evicts. A finished request's blocks are freed last block first, so
+//! that the tail of a prompt goes before its head. A hit takes a free block out of the queue again. The same content may
+//! sit in several blocks: a prompt whose last block is recomputed leaves a copy.
+
+use crate::routing::block::BlockHash;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// A block's place in the pool.
+pub(super) type Slot = u32;
+
+/// All the blocks of one engine.
+pub(super) struct BlockPool {
+    blocks: Vec<Block>,
+    free: u32,
+    cached: HashMap<BlockHash, SmallVec<[Slot; 2]>>,
+}
+
+/// Links are positions in `blocks`; the one past the last block is the queue's sentinel.
+struct Block {
+    content: Option<BlockHash>,
+    references: u32,
+    previous: Slot,
+    next: Slot,
+}
+
+impl BlockPool {
+    /// A pool of `blocks` free, empty blocks.
+    pub fn new(blocks: u32) -> Self {
+        let sentinel = blocks;
+        let link = |position: u32| Block {
+            content: None,
+            references: 0,
+            previous: if position == 0 { sentinel } else { position - 1 },
+            next: if position == sentinel { 0 } else { position + 1 },
+        };
+        BlockPool { blocks: (0..=sentinel).map(link).collect(), free: blocks, cached: HashMap::new() }
+    }
+
+    /// Blocks that nobody references.
+    pub fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// Blocks in all.
+    pub fn len(&self) -> u32 {
+        self.sentinel()
+    }
+
+    /// Slots of the longest prefix of `chain` that is cached.
+    pub fn cached_prefix(&self, chain: &[BlockHash]) -> Vec<Slot> {
+        chain.iter().map_while(|hash| self.cached.get(hash).map(|slots| slots[0])).collect()
+    }
+
+    /// How many of `slots` are free, and would leave the queue if they were referenced.
+    pub fn free_among(&self, slots: &[Slot]) -> u32 {
+        slots.iter().filter(|&&slot| self.block(slot).references == 0).count() as u32
+    }
+
+    /// Adds a reference to a cached block.
+    pub fn reference(&mut self, slot: Slot) {
+        if self.block(slot).references == 0 {
+            self.unlink(slot);
+        }
+        self.block_mut(slot).references += 1;
+    }
+
+    /// Takes the block at the head of the free queue, referenced once; tells what it held. `None` when none is free.
+    pub fn allocate(&mut self) -> Option<(Slot, Option<BlockHash>)> {
+        if self.free == 0 {
+            return None;
+        }
+        let slot = self.block(self.sentinel()).next;
+        self.unlink(slot);
+        let block = self.block_mut(slot);
+        block.references = 1;
+        let evicted = block.content.take();
+        if let Some(hash) = evicted {
+            let slots = self.cached.get_mut(&hash).expect("a block with content is in the map");
+            slots.retain(|copy| *copy != slot);
+            if slots.is_empty() {
+                self.cached.remove(&hash);
+            }
+        }
+        Some((slot, evicted))
+    }
+
+    /// Makes a full block's content known, so that others can hit it.
+    pub fn publish(&mut self, slot: Slot, hash: BlockHash) {
+        debug_assert!(self.block(slot).content.is_none() && self.block(slot).references > 0);
+        self.block_mut(slot).content = Some(hash);
+        self.cached.entry(hash).or_default().push(slot);
+    }
+
+    /// Drops one reference to each block of a request, last block first.
+    pub fn release(&mut self, slots: &[Slot]) {
+        for &slot in slots.iter().rev() {
+            let block = self.block_mut(slot);
+            block.references -= 1;
+            if block.references == 0 {
+                self.push_back(slot);
+            }
+        }
+    }
+
+    fn sentinel(&self) -> Slot {
+        self.blocks.len() as u32 - 1
+    }
+
+    fn block(&self, slot: Slot) -> &Block {
+        &self.blocks[slot as usize]
+    }
+
+    fn block_mut(&mut self, slot: Slot) -> &mut Block {
+        &mut self.blocks[slot as usize]
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        let Block { previous, next, .. } = *self.block(slot);
+        self.block_mut(previous).next = next;
+        self.block_mut(next).previous = previous;
+        self.free -= 1;
+    }
+
+    fn push_back(&mut self, slot: Slot) {
+        let sentinel = self.sentinel();
+        let last = self.block(sentinel).previous;
+        self.block_mut(last).next = slot;
+        self.block_mut(sentinel).previous = slot;
+        let block = self.block_mut(slot);
+        block.previous = last;
+        block.next = sentinel;
+        self.free += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hashes(ids: impl IntoIterator<Item = u64>) -> Vec<BlockHash> {
+        ids.into_iter().map(BlockHash).collect()
+    }
+
+    fn fill(pool: &mut BlockPool, chain: &[BlockHash]) -> Vec<Slot> {
+        let take = |&hash: &BlockHash| {
+            let (slot, _) = pool.allocate().expect("the pool is large enough");
+            pool.publish(slot, hash);
+            slot
+        };
+        chain.iter().map(take).collect()
+    }
+
+    #[test]
+    fn the_tail_of_a_finished_request_is_evicted_before_its_head() {
+        let mut pool = BlockPool::new(3);
+        let chain = hashes([1, 2, 3]);
+        let slots = fill(&mut pool, &chain);
+        pool.release(&slots);
+        let evicted: Vec<_> = (0..3).map(|_| pool.allocate().unwrap().1).collect();
+        assert_eq!(evicted, [3, 2, 1].map(|id| Some(BlockHash(id))));
+        assert_eq!(pool.allocate(), None);
+    }
+
+    #[test]
+    fn a_hit_protects_a_free_block() {
+        let mut pool = BlockPool::new(2);
+        let slots = fill(&mut pool, &hashes([1, 2]));
+        pool.release(&slots);
+        let hit = pool.cached_prefix(&hashes([1, 9]));
+        assert_eq!((hit.as_slice(), pool.free_among(&hit)), (&slots[..1], 1));
+        pool.reference(hit[0]);
+        assert_eq!(pool.allocate().unwrap().1, Some(BlockHash(2)));
+        assert_eq!(pool.allocate(), None);
+        assert_eq!(pool.cached_prefix(&hashes([1, 2])), slots[..1]);
+    }
+
+    #[test]
+    fn a_copy_survives_the_eviction_of_the_other() {
+        let mut pool = BlockPool::new(3);
+        let first = fill(&mut pool, &hashes([7]));
+        let second = fill(&mut pool, &hashes([7]));
+        pool.release(&first);
+        pool.release(&second);
+        let evicted: Vec<_> = (0..2).map(|_| pool.allocate().unwrap().1).collect();
+        assert_eq!(evicted, [None, Some(BlockHash(7))]);
+        assert_eq!(pool.cached_prefix(&hashes([7])), second);
+    }
+}

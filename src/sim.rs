@@ -8,11 +8,11 @@
 
 mod agenda;
 mod cache;
-
+mod cluster;
 mod cost;
 mod instance;
 
 pub use agenda::Agenda;
-
+pub use cluster::{Arrival, Cluster, ClusterConfig, Refused, Served};
 pub use cost::{Preset, StepModel, UnknownPreset};
 pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};

@@ -36,7 +36,7 @@ impl<E> Agenda<E> {
     }
 
     /// Takes the next event.
-    pub fn next(&mut self) -> Option<(Time, E)> {
+    pub fn take_next(&mut self) -> Option<(Time, E)> {
         self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
     }
 }

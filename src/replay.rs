@@ -1,0 +1,14 @@
+//! Compares: the same trace through the same fleet under several policies.
+//!
+//! A replay is not a model of the router: the requests of a [`Trace`](crate::trace::Trace) go through the
+//! [`Router`](crate::routing::Router) that serves, to a [`Cluster`](crate::sim::Cluster) that is simulated. What comes out
+//! is an [`Outcome`] for each policy and a [`Report`] of all, beside the best that any cache could do. The same
+//! experiment gives the same bytes.
+
+mod experiment;
+mod outcome;
+mod report;
+
+pub use experiment::{Experiment, Fleet, ReplayError};
+pub use outcome::{Balance, Outcome, Summary};
+pub use report::{Ideal, Report, TraceSummary};

@@ -1,0 +1,166 @@
+//! Outcomes side by side: for people as a table, for programs as JSON.
+
+use super::experiment::Experiment;
+use super::outcome::Outcome;
+use crate::trace::{InfiniteCache, Tally, Trace};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+use std::time::Duration;
+
+/// What a replay found. Serialises to JSON with these field names; nothing in it depends on when or where it ran.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The requests.
+    pub trace: TraceSummary,
+    /// The simulated fleet.
+    pub fleet: FleetSummary,
+    /// The best that any cache could do.
+    pub ideal: Ideal,
+    /// One for each policy, in the order asked for.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What was replayed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TraceSummary {
+    /// The file, without its folder.
+    pub file: String,
+    /// How it is written.
+    pub format: &'static str,
+    /// Tokens a block.
+    pub block_tokens: u32,
+    /// Requests replayed.
+    pub requests: u64,
+    /// From the first request to the last, as recorded.
+    pub seconds: f64,
+    /// What reading left out.
+    pub tally: Tally,
+}
+
+/// What it was replayed to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FleetSummary {
+    /// How many instances.
+    pub instances: u16,
+    /// KV blocks in each.
+    pub blocks: u32,
+    /// What they run, on what.
+    pub preset: &'static str,
+    /// What the time between requests was multiplied by.
+    pub time_scale: f64,
+    /// Whether requests of one timestamp were spread out.
+    pub spread_ties: bool,
+    /// What seeded chance.
+    pub seed: u64,
+}
+
+/// An infinite cache shared by all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ideal {
+    /// Of all blocks, the partial last ones included.
+    pub block_hit_ratio: f64,
+    /// Of all prompt tokens.
+    pub token_hit_ratio: f64,
+    /// Distinct blocks in the trace.
+    pub distinct_blocks: usize,
+}
+
+impl TraceSummary {
+    pub(super) fn new(trace: &Trace, requests: u64, last: Duration, tally: Tally) -> Self {
+        let path = trace.path();
+        TraceSummary {
+            file: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            format: trace.format().name(),
+            block_tokens: trace.format().block_size().tokens(),
+            requests,
+            seconds: last.as_secs_f64(),
+            tally,
+        }
+    }
+}
+
+impl Ideal {
+    pub(super) fn new(cache: &InfiniteCache) -> Self {
+        let reuse = cache.reuse();
+        Ideal {
+            block_hit_ratio: reuse.block_hit_ratio(),
+            token_hit_ratio: reuse.token_hit_ratio(),
+            distinct_blocks: cache.distinct_blocks(),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(experiment: &Experiment, trace: TraceSummary, ideal: Ideal, outcomes: Vec<Outcome>) -> Self {
+        let Experiment { fleet, time_scale, seed, spread_ties, .. } = *experiment;
+        let preset = fleet.preset.name();
+        let (instances, blocks) = (fleet.instances, fleet.blocks);
+        let fleet = FleetSummary { instances, blocks, preset, time_scale, spread_ties, seed };
+        Report { trace, fleet, ideal, outcomes }
+    }
+
+    /// The share of the ideal token hit ratio that an outcome reached; `None` where nothing can be hit.
+    pub fn share_of_ideal(&self, outcome: &Outcome) -> Option<f64> {
+        (self.ideal.token_hit_ratio > 0.0).then(|| outcome.token_hit_ratio / self.ideal.token_hit_ratio)
+    }
+
+    /// A heading, an aligned table and, where there is any, what was left out.
+    pub fn to_text(&self) -> String {
+        let TraceSummary { file, format, block_tokens, requests, seconds, tally } = &self.trace;
+        let fleet = &self.fleet;
+        let mut text = format!(
+            "{file} · {format}, {block_tokens}-token blocks · {requests} requests in {seconds:.0} s\n\
+             {} instances · {} blocks each · {} · time scale {} · seed {}\n",
+            fleet.instances, fleet.blocks, fleet.preset, fleet.time_scale, fleet.seed
+        );
+        text += &format!("{}\n", self.table());
+        let left_out = [
+            (tally.dropped_no_prompt, "left out: empty prompt"),
+            (tally.dropped_no_output, "left out: no output (failed requests)"),
+            (tally.miscounted_ids, "kept, but with more or fewer block ids than their prompt has blocks"),
+        ];
+        for (count, what) in left_out.into_iter().filter(|&(count, _)| count > 0) {
+            text += &format!("{count} records {what}\n");
+        }
+        if let Some(refused) = self.outcomes.iter().map(|outcome| outcome.refused_too_large).max().filter(|&n| n > 0) {
+            text +=
+                &format!("{refused} requests were refused: they need more blocks than an instance has (--blocks)\n");
+        }
+        text
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            "policy",
+            "requests",
+            "token hit",
+            "block hit",
+            "of ideal",
+            "TTFT mean",
+            "p50",
+            "p90",
+            "p99",
+            "max/mean requests",
+            "max/mean busy",
+        ]);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        for outcome in &self.outcomes {
+            let ttft = &outcome.ttft_seconds;
+            let mut row = vec![outcome.policy.to_owned(), outcome.requests.to_string()];
+            row.extend([outcome.token_hit_ratio, outcome.block_hit_ratio].map(|ratio| format!("{ratio:.4}")));
+            row.push(self.share_of_ideal(outcome).map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)));
+            row.extend([ttft.mean, ttft.p50, ttft.p90, ttft.p99].map(|seconds| format!("{seconds:.3} s")));
+            row.extend([&outcome.requests_balance, &outcome.busy_balance].map(|b| format!("{:.2}", b.max_over_mean)));
+            table.add_row(row);
+        }
+        let ratios = [self.ideal.token_hit_ratio, self.ideal.block_hit_ratio].map(|ratio| format!("{ratio:.4}"));
+        let mut ideal = vec![Cell::new("ideal (infinite cache)"), Cell::new(self.trace.requests)];
+        ideal.extend(ratios.map(Cell::new));
+        table.add_row(ideal);
+        table
+    }
+}

@@ -1,0 +1,23 @@
+//! Remembers: recorded requests, read from the formats in which people publish them.
+//!
+//! A [`Trace`] is a file whose format was found out from its content; [`Trace::records`] streams it, as often as asked,
+//! in memory bounded by its longest line. Whatever the format, what comes out is a [`Record`]: when, how long, and which
+//! blocks. A block id alone is not an identity: the Qwen-Bailian ids of traces A and B name a block's content only, and
+//! the same id occurs after different predecessors. Whoever looks a block up chains it to its parent.
+//!
+//! Drops are counted by reason in a [`Tally`], never silent; what cannot be a record at all is a [`TraceError`] that names
+//! the line.
+
+mod error;
+mod format;
+mod ideal;
+mod reader;
+mod record;
+mod spread;
+
+pub use error::{LineError, TraceError};
+pub use format::{Format, TimeUnit};
+pub use ideal::{InfiniteCache, Reuse};
+pub use reader::{Records, Tally, Trace};
+pub use record::Record;
+pub use spread::SpreadTies;

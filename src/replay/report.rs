@@ -3,7 +3,7 @@
 use super::experiment::Experiment;
 use super::outcome::Outcome;
 use crate::trace::{InfiniteCache, Tally, Trace};
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -131,19 +131,19 @@ impl Report {
 
     fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(RULED);
         table.set_header([
             "policy",
             "requests",
-            "token hit",
-            "block hit",
-            "of ideal",
-            "TTFT mean",
-            "p50",
-            "p90",
-            "p99",
-            "max/mean requests",
-            "max/mean busy",
+            "token\nhit",
+            "block\nhit",
+            "of\nideal",
+            "TTFT s\nmean",
+            "\np50",
+            "\np90",
+            "\np99",
+            "max/mean\nrequests",
+            "max/mean\nbusy",
         ]);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -153,14 +153,20 @@ impl Report {
             let mut row = vec![outcome.policy.to_owned(), outcome.requests.to_string()];
             row.extend([outcome.token_hit_ratio, outcome.block_hit_ratio].map(|ratio| format!("{ratio:.4}")));
             row.push(self.share_of_ideal(outcome).map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)));
-            row.extend([ttft.mean, ttft.p50, ttft.p90, ttft.p99].map(|seconds| format!("{seconds:.3} s")));
+            row.extend([ttft.mean, ttft.p50, ttft.p90, ttft.p99].map(|seconds| format!("{seconds:.3}")));
             row.extend([&outcome.requests_balance, &outcome.busy_balance].map(|b| format!("{:.2}", b.max_over_mean)));
             table.add_row(row);
         }
         let ratios = [self.ideal.token_hit_ratio, self.ideal.block_hit_ratio].map(|ratio| format!("{ratio:.4}"));
-        let mut ideal = vec![Cell::new("ideal (infinite cache)"), Cell::new(self.trace.requests)];
+        let mut ideal = vec![Cell::new("ideal"), Cell::new(self.trace.requests)];
         ideal.extend(ratios.map(Cell::new));
         table.add_row(ideal);
         table
     }
 }
+
+/// A rule above, below and under the heading.
+const RULED: TableStyle = {
+    let rule = LineStyle::none().fill('─').junction('─');
+    TableStyle::new().top_border(rule).header_separator(rule).bottom_border(rule)
+};

@@ -12,8 +12,8 @@ pub(super) struct DecayingRate {
 }
 
 const WINDOW_SECONDS: f64 = 60.0;
-/// A rate over less than this long would be mostly chance.
-const OBSERVED_SECONDS_MIN: f64 = 5.0;
+/// A rate over less than this long would be mostly chance: the first burst would read as a rate that goes on for ever.
+const OBSERVED_SECONDS_MIN: f64 = 30.0;
 
 impl DecayingRate {
     pub fn add(&mut self, now: Time, amount: f64) {
@@ -48,7 +48,7 @@ mod tests {
         for event in 1..=6000 {
             now = now + Duration::from_millis(100);
             rate.add(now, 1.0);
-            if event == 100 || event == 6000 {
+            if event == 300 || event == 6000 {
                 let error = (rate.per_second(now) - 10.0).abs();
                 assert!(error < 0.5, "after {event} events: {}", rate.per_second(now));
             }

@@ -168,5 +168,5 @@ impl Experiment {
     }
 }
 
-/// A pool's links are 32-bit, one of them taken.
+/// A pool's links are 32-bit, and one of them is taken.
 const BLOCKS_MAX: u32 = u32::MAX - 1;

@@ -14,12 +14,16 @@ pub(super) type Slot = u32;
 
 /// All the blocks of one engine.
 pub(super) struct BlockPool {
+    size: u32,
+    /// The queue's sentinel, then every block that was ever used: what was not is free, and goes before all others.
     blocks: Vec<Block>,
-    free: u32,
+    /// Blocks in the queue.
+    queued: u32,
     cached: HashMap<BlockHash, SmallVec<[Slot; 2]>>,
 }
 
-/// Links are positions in `blocks`; the one past the last block is the queue's sentinel.
+/// Links are positions in `blocks`.
+#[derive(Default)]
 struct Block {
     content: Option<BlockHash>,
     references: u32,
@@ -27,27 +31,22 @@ struct Block {
     next: Slot,
 }
 
+const SENTINEL: Slot = 0;
+
 impl BlockPool {
-    /// A pool of `blocks` free, empty blocks.
-    pub fn new(blocks: u32) -> Self {
-        let sentinel = blocks;
-        let link = |position: u32| Block {
-            content: None,
-            references: 0,
-            previous: if position == 0 { sentinel } else { position - 1 },
-            next: if position == sentinel { 0 } else { position + 1 },
-        };
-        BlockPool { blocks: (0..=sentinel).map(link).collect(), free: blocks, cached: HashMap::new() }
+    /// A pool of `size` free, empty blocks.
+    pub fn new(size: u32) -> Self {
+        BlockPool { size, blocks: vec![Block::default()], queued: 0, cached: HashMap::new() }
     }
 
     /// Blocks that nobody references.
     pub fn free(&self) -> u32 {
-        self.free
+        self.unused() + self.queued
     }
 
     /// Blocks in all.
-    pub fn len(&self) -> u32 {
-        self.sentinel()
+    pub fn size(&self) -> u32 {
+        self.size
     }
 
     /// Slots of the longest prefix of `chain` that is cached.
@@ -68,12 +67,17 @@ impl BlockPool {
         self.block_mut(slot).references += 1;
     }
 
-    /// Takes the block at the head of the free queue, referenced once; tells what it held. `None` when none is free.
+    /// Takes an unused block or the one at the head of the queue, referenced once; tells what it held. `None` when none is
+    /// free.
     pub fn allocate(&mut self) -> Option<(Slot, Option<BlockHash>)> {
-        if self.free == 0 {
+        if self.unused() > 0 {
+            self.blocks.push(Block { references: 1, ..Block::default() });
+            return Some((self.blocks.len() as Slot - 1, None));
+        }
+        if self.queued == 0 {
             return None;
         }
-        let slot = self.block(self.sentinel()).next;
+        let slot = self.block(SENTINEL).next;
         self.unlink(slot);
         let block = self.block_mut(slot);
         block.references = 1;
@@ -106,8 +110,8 @@ impl BlockPool {
         }
     }
 
-    fn sentinel(&self) -> Slot {
-        self.blocks.len() as u32 - 1
+    fn unused(&self) -> u32 {
+        self.size - (self.blocks.len() as u32 - 1)
     }
 
     fn block(&self, slot: Slot) -> &Block {
@@ -122,18 +126,17 @@ impl BlockPool {
         let Block { previous, next, .. } = *self.block(slot);
         self.block_mut(previous).next = next;
         self.block_mut(next).previous = previous;
-        self.free -= 1;
+        self.queued -= 1;
     }
 
     fn push_back(&mut self, slot: Slot) {
-        let sentinel = self.sentinel();
-        let last = self.block(sentinel).previous;
+        let last = self.block(SENTINEL).previous;
         self.block_mut(last).next = slot;
-        self.block_mut(sentinel).previous = slot;
+        self.block_mut(SENTINEL).previous = slot;
         let block = self.block_mut(slot);
         block.previous = last;
-        block.next = sentinel;
-        self.free += 1;
+        block.next = SENTINEL;
+        self.queued += 1;
     }
 }
 

@@ -146,8 +146,8 @@ impl Instance {
         assert!(work.prompt_tokens > 0 && work.output_tokens > 0, "a request has a prompt and an output");
         // The last token is sampled but never computed.
         let needed = self.config.block_size.touched_blocks(work.prompt_tokens.saturating_add(work.output_tokens - 1));
-        if needed > self.pool.len() {
-            return Err(TooLarge { needed, blocks: self.pool.len() });
+        if needed > self.pool.size() {
+            return Err(TooLarge { needed, blocks: self.pool.size() });
         }
         let run = Run { work, slots: Vec::new(), computed: 0, generated: 0, scheduled: 0, cached_tokens: None };
         self.waiting.push_back(run);
@@ -181,7 +181,7 @@ impl Instance {
 
     /// The share of blocks that running requests use, 0 to 1.
     pub fn cache_usage(&self) -> f64 {
-        1.0 - f64::from(self.pool.free()) / f64::from(self.pool.len())
+        1.0 - f64::from(self.pool.free()) / f64::from(self.pool.size())
     }
 
     /// What it did so far.

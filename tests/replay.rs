@@ -1,0 +1,130 @@
+//! Replays of real traces, to the digit.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use warmpath::replay::{Experiment, Fleet, Outcome, Report};
+use warmpath::routing::policy::PolicyKind;
+use warmpath::sim::Preset;
+use warmpath::trace::Trace;
+
+fn mooncake(name: &str) -> Trace {
+    let file = format!("{name}_trace.jsonl.gz");
+    Trace::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake").join(file)).unwrap()
+}
+
+/// Eight instances with room for everything, at the recorded pace.
+fn experiment(trace: Trace) -> Experiment {
+    let fleet = Fleet { instances: 8, blocks: 200_000, preset: Preset::default() };
+    Experiment { trace, fleet, time_scale: 1.0, limit: None, seed: 0, spread_ties: true }
+}
+
+fn run(experiment: &Experiment, policies: &[PolicyKind]) -> Report {
+    experiment.run(policies, &|_| {}).unwrap()
+}
+
+fn only(report: &Report) -> &Outcome {
+    let [outcome] = report.outcomes.as_slice() else { panic!("one policy was replayed") };
+    outcome
+}
+
+#[track_caller]
+fn check_ideal(name: &str, requests: u64, distinct_blocks: usize, block: &str, token: &str) {
+    let report = run(&experiment(mooncake(name)), &[]);
+    assert_eq!((report.trace.requests, report.ideal.distinct_blocks), (requests, distinct_blocks));
+    assert_eq!(format!("{:.4}", report.ideal.block_hit_ratio), block);
+    assert_eq!(format!("{:.4}", report.ideal.token_hit_ratio), token);
+}
+
+#[test]
+fn the_conversation_trace_has_its_published_ideal_hit_ratio() {
+    check_ideal("conversation", 12_031, 182_790, "0.3664", "0.3736");
+}
+
+#[test]
+fn the_synthetic_trace_has_its_published_ideal_hit_ratio() {
+    check_ideal("synthetic", 3_993, 43_924, "0.6396", "0.6512");
+}
+
+#[test]
+fn prefix_cost_keeps_the_hits_and_the_balance() {
+    let report = run(&experiment(mooncake("conversation")), &[PolicyKind::PrefixCost, PolicyKind::RoundRobin]);
+    let [ours, round_robin] = report.outcomes.as_slice() else { panic!("two policies were replayed") };
+    assert_eq!((ours.requests, ours.refused_too_large), (12_031, 0));
+    let share = report.share_of_ideal(ours).unwrap();
+    assert!(share >= 0.95, "{share} of the ideal");
+    assert!(ours.requests_balance.max_over_mean < 1.2, "{:?}", ours.requests_balance);
+    assert!(ours.busy_balance.max_over_mean < 1.2, "{:?}", ours.busy_balance);
+    assert!(ours.token_hit_ratio > 2.0 * round_robin.token_hit_ratio);
+    assert!(ours.ttft_seconds.mean < 0.5 * round_robin.ttft_seconds.mean);
+    assert_eq!(ours.expected_cached_tokens, ours.cached_tokens, "nothing is evicted, so the index is exact");
+}
+
+/// Every request of this trace begins with the same block. Whoever follows the longest prefix follows it to whoever saw
+/// that block first: all of eight instances but those that were asked before the first answer was known stay idle.
+#[test]
+fn the_longest_prefix_alone_is_a_trap() {
+    let usual = run(&experiment(mooncake("conversation")), &[PolicyKind::LongestPrefix]);
+    let mut shares = only(&usual).requests_balance.shares.clone();
+    shares.sort_by(|a, b| b.total_cmp(a));
+    assert!(shares[0] + shares[1] > 0.999, "two cold requests came before either was known: {shares:?}");
+
+    let slower = Experiment { time_scale: 4.0, ..experiment(mooncake("conversation")) };
+    let slower = run(&slower, &[PolicyKind::LongestPrefix]);
+    assert!(only(&slower).requests_balance.max_over_mean > 7.9, "{:?}", only(&slower).requests_balance);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let experiment = Experiment { limit: Some(1500), ..experiment(mooncake("conversation")) };
+    let json = |experiment: &Experiment| serde_json::to_string(&run(experiment, &PolicyKind::ALL)).unwrap();
+    assert_eq!(json(&experiment), json(&experiment));
+    let random = |seed| run(&Experiment { seed, ..experiment.clone() }, &[PolicyKind::Random]);
+    assert_ne!(random(1).outcomes, random(2).outcomes, "chance depends on the seed");
+}
+
+#[test]
+fn a_small_cache_hits_less() {
+    let small = Fleet { blocks: 1000, ..experiment(mooncake("synthetic")).fleet };
+    let large = run(&experiment(mooncake("synthetic")), &[PolicyKind::PrefixCost]);
+    let small = run(&Experiment { fleet: small, ..experiment(mooncake("synthetic")) }, &[PolicyKind::PrefixCost]);
+    assert!(only(&small).token_hit_ratio < 0.9 * only(&large).token_hit_ratio);
+    assert_eq!(only(&small).requests, 3_993);
+}
+
+#[test]
+fn prompts_that_fit_nowhere_are_refused_and_counted() {
+    let fleet = Fleet { instances: 2, blocks: 100, preset: Preset::default() };
+    let experiment = Experiment { fleet, limit: Some(500), ..experiment(mooncake("conversation")) };
+    let report = run(&experiment, &[PolicyKind::PrefixCost]);
+    let outcome = only(&report);
+    assert!(outcome.refused_too_large > 0);
+    assert_eq!(outcome.requests + outcome.refused_too_large, 500);
+    assert!(report.to_text().contains(&format!("{} requests were refused", outcome.refused_too_large)));
+}
+
+#[test]
+fn progress_counts_every_request_of_every_policy() {
+    let told = AtomicU64::new(0);
+    let experiment = Experiment { limit: Some(100), ..experiment(mooncake("synthetic")) };
+    let count = |requests| {
+        told.fetch_add(requests, Ordering::Relaxed);
+    };
+    experiment.run(&[PolicyKind::Random, PolicyKind::RoundRobin], &count).unwrap();
+    assert_eq!(told.into_inner(), 200);
+}
+
+#[test]
+fn numbers_out_of_range_are_errors_that_say_the_range() {
+    let usual = experiment(mooncake("synthetic"));
+    let fails = |experiment: &Experiment| experiment.run(&[], &|_| {}).unwrap_err().to_string();
+    let fleet = |instances, blocks| Experiment { fleet: Fleet { instances, blocks, ..usual.fleet }, ..usual.clone() };
+    assert_eq!(fails(&fleet(0, 1)), "the number of instances must be 1 to 4096, not 0");
+    assert_eq!(fails(&fleet(5000, 1)), "the number of instances must be 1 to 4096, not 5000");
+    assert_eq!(fails(&fleet(1, 0)), "the number of blocks must be 1 to 4294967294, not 0");
+    for time_scale in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let message = fails(&Experiment { time_scale, ..usual.clone() });
+        assert!(message.starts_with("the time scale must be a number above 0, not "), "{message}");
+    }
+    let nothing = fails(&Experiment { limit: Some(0), ..usual.clone() });
+    assert!(nothing.ends_with("synthetic_trace.jsonl.gz has no requests to replay"), "{nothing}");
+}

@@ -204,7 +204,7 @@ impl Lines {
             let limit = (LINE_MIB_MAX << 20) as u64;
             let read = match self.reader.by_ref().take(limit).read_line(&mut self.line) {
                 Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData && !self.line.is_empty() => {
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                     return Err(self.error(LineError::Malformed { reason: "the line is not UTF-8 text".to_owned() }));
                 }
                 // A gzip stream that is cut off, above all.

@@ -114,7 +114,7 @@ impl Format {
     pub(super) fn parse(self, line: &str, unit: TimeUnit) -> Result<Parsed, LineError> {
         let line: Line = serde_json::from_str(line).map_err(|error| match error.is_eof() {
             true => LineError::Truncated,
-            false => LineError::Malformed { reason: format!("not a {} record: {error}", self.name()) },
+            false => LineError::Malformed { reason: format!("not a {} record: {}", self.name(), without_line(&error)) },
         })?;
         let at = unit.duration(&line.timestamp)?;
         let Some(prompt_tokens) = tokens("input_length", line.input_length)? else {
@@ -185,6 +185,13 @@ impl TimeUnit {
             TimeUnit::Milliseconds => Ok(Duration::from_millis(value as u64)),
         }
     }
+}
+
+/// What the parser says, with the column; it sees one line at a time, so its line number would mislead.
+fn without_line(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let said = message.rsplit_once(" at line ").map_or(message.as_str(), |(said, _)| said);
+    format!("{said} at column {}", error.column())
 }
 
 /// A token count; `None` when it is zero or less, which published traces use for failed requests.

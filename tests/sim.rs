@@ -1,0 +1,139 @@
+//! The simulated engine keeps vLLM's rules, and every request ends.
+
+use proptest::prelude::*;
+use warmpath::routing::Time;
+use warmpath::routing::block::{BlockHash, BlockSize};
+use warmpath::sim::{CacheEvent, Instance, InstanceConfig, Preset, Progress, TooLarge, Work};
+
+fn instance(block_tokens: u32, blocks: u32) -> Instance {
+    let block_size = BlockSize::new(block_tokens).unwrap();
+    let model = Preset::default().step_model();
+    Instance::new(InstanceConfig { block_size, blocks, sequences_max: 8, model })
+}
+
+fn work(id: u64, prompt_tokens: u32, output_tokens: u32, chain: impl IntoIterator<Item = u64>) -> Work {
+    Work { id, prompt_tokens, output_tokens, chain: chain.into_iter().map(BlockHash).collect() }
+}
+
+/// Steps until there is nothing to do.
+fn run(instance: &mut Instance) -> (Vec<Progress>, Vec<CacheEvent>) {
+    let (mut progress, mut events) = (Vec::new(), Vec::new());
+    let mut now = Time::ZERO;
+    while let Some(end) = instance.begin_step(now) {
+        assert!(end > now, "a step takes time");
+        now = end;
+        instance.end_step(&mut progress, &mut events);
+    }
+    (progress, events)
+}
+
+fn stored(id: u64, first: u32, count: u32) -> CacheEvent {
+    CacheEvent::Stored { id, first, count }
+}
+
+/// As vLLM 0.32 did with `--block-size 32` when a prompt of 64 tokens was sent three times.
+#[test]
+fn an_exact_repeat_recomputes_and_stores_its_last_block_again() {
+    let mut engine = instance(32, 128);
+    let mut sent = |id| {
+        engine.submit(work(id, 64, 1, [1, 2])).unwrap();
+        let (progress, events) = run(&mut engine);
+        (progress[0].cached_tokens, events)
+    };
+    assert_eq!(sent(0), (0, vec![stored(0, 0, 2)]));
+    assert_eq!(sent(1), (32, vec![stored(1, 1, 1)]));
+    assert_eq!(sent(2), (32, vec![stored(2, 1, 1)]));
+}
+
+#[test]
+fn partial_blocks_are_not_cached_and_blocks_filled_while_decoding_are() {
+    let mut engine = instance(16, 128);
+    // 20 prompt tokens and 14 outputs of which 13 are computed: 33 tokens, two full blocks.
+    engine.submit(work(0, 20, 14, [1, 2])).unwrap();
+    let (progress, events) = run(&mut engine);
+    assert_eq!(progress.len(), 14);
+    assert_eq!(events, [stored(0, 0, 1), stored(0, 1, 1)]);
+    engine.submit(work(1, 40, 1, [1, 2, 3])).unwrap();
+    assert_eq!(run(&mut engine).0[0].cached_tokens, 32);
+}
+
+#[test]
+fn a_long_prompt_is_computed_in_chunks_beside_those_who_decode() {
+    let mut engine = instance(16, 4096);
+    engine.submit(work(0, 16, 50, [])).unwrap();
+    engine.submit(work(1, 20_000, 1, [])).unwrap();
+    let (progress, _) = run(&mut engine);
+    let long = progress.iter().position(|token| token.id == 1).unwrap();
+    assert_eq!(long, 3, "20,000 tokens take three steps of 8,192, in each of which the other gets a token");
+}
+
+#[test]
+fn what_does_not_fit_waits_and_what_never_fits_is_refused() {
+    let mut engine = instance(16, 4);
+    assert_eq!(engine.submit(work(0, 60, 6, [])), Err(TooLarge { needed: 5, blocks: 4 }));
+    engine.submit(work(1, 60, 5, [])).unwrap();
+    engine.submit(work(2, 60, 1, [])).unwrap();
+    engine.begin_step(Time::ZERO).unwrap();
+    assert_eq!((engine.running(), engine.waiting(), engine.cache_usage()), (1, 1, 1.0));
+    engine.end_step(&mut Vec::new(), &mut Vec::new());
+    let (progress, _) = run(&mut engine);
+    let ends: Vec<u64> = progress.iter().filter(|token| token.finished).map(|token| token.id).collect();
+    assert_eq!((ends, engine.cache_usage()), (vec![1, 2], 0.0));
+}
+
+#[test]
+fn the_newest_is_preempted_when_blocks_run_out_and_ends_all_the_same() {
+    let mut engine = instance(16, 6);
+    engine.submit(work(0, 32, 40, [])).unwrap();
+    engine.submit(work(1, 32, 40, [])).unwrap();
+    let (progress, _) = run(&mut engine);
+    assert!(engine.stats().preemptions > 0);
+    let ends: Vec<u64> = progress.iter().filter(|token| token.finished).map(|token| token.id).collect();
+    assert_eq!(ends, [0, 1]);
+    let of_each = |id| progress.iter().filter(|token| token.id == id).count();
+    assert_eq!((of_each(0), of_each(1)), (40, 40), "no token is produced twice");
+}
+
+#[test]
+fn an_aborted_request_gives_its_blocks_back() {
+    let mut engine = instance(16, 64);
+    engine.submit(work(0, 320, 5, 0..20)).unwrap();
+    engine.submit(work(1, 320, 5, 0..20)).unwrap();
+    engine.begin_step(Time::ZERO).unwrap();
+    assert!(engine.abort(0) && engine.abort(1) && !engine.abort(1));
+    let (mut progress, mut events) = (Vec::new(), Vec::new());
+    engine.end_step(&mut progress, &mut events);
+    assert_eq!((progress.as_slice(), engine.cache_usage()), (&[][..], 0.0));
+    assert!(!events.is_empty(), "what was stored is reported");
+    assert_eq!(engine.begin_step(Time::ZERO), None);
+}
+
+proptest! {
+    /// (Prompt tokens, output tokens, shared head) of each request, all there at once.
+    #[test]
+    fn every_request_ends_and_leaves_no_block_in_use(
+        requests in prop::collection::vec((1..300_u32, 1..40_u32, 0..3_u64), 1..30),
+        blocks in 22..64_u32,
+    ) {
+        let mut engine = instance(16, blocks);
+        for (id, &(prompt, output, head)) in requests.iter().enumerate() {
+            let tail = 1000 * (id as u64 + 1);
+            let chain = (0..u64::from(prompt / 16)).map(|at| if at < 4 { head * 100 + at } else { tail + at });
+            engine.submit(work(id as u64, prompt, output, chain)).unwrap();
+        }
+        let (progress, events) = run(&mut engine);
+        for (id, &(prompt, output, _)) in requests.iter().enumerate() {
+            let of_it: Vec<_> = progress.iter().filter(|token| token.id == id as u64).collect();
+            prop_assert_eq!(of_it.iter().map(|token| token.generated).collect::<Vec<_>>(), (1..=output).collect::<Vec<_>>());
+            prop_assert!(of_it.iter().all(|token| token.cached_tokens < prompt && token.cached_tokens % 16 == 0));
+            prop_assert_eq!(of_it.iter().filter(|token| token.finished).count(), 1);
+        }
+        prop_assert_eq!(engine.cache_usage(), 0.0);
+        let removed = events.iter().filter(|event| matches!(event, CacheEvent::Removed(_))).count() as u32;
+        let stored: u32 = events.iter().map(|event| match event {
+            CacheEvent::Stored { count, .. } => *count,
+            CacheEvent::Removed(_) => 0,
+        }).sum();
+        prop_assert!(removed <= stored && stored - removed <= blocks, "what is cached fits");
+    }
+}

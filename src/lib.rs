@@ -1,4 +1,4 @@
-//! A KV-cache-aware router for fleets of vLLM instances.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 #[cfg(feature = "serve")]
 pub mod cli;

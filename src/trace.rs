@@ -11,6 +11,7 @@
 mod error;
 mod format;
 mod ideal;
+pub mod prompt;
 mod reader;
 mod record;
 mod spread;

@@ -9,18 +9,12 @@ pub const VOCABULARY: u32 = 32_000;
 /// A prompt of the recorded length in which equal blocks have equal tokens, and different ones different tokens: whoever
 /// caches by token sees the recorded sharing. The same record gives the same tokens everywhere.
 pub fn tokens(record: &Record, block_size: BlockSize) -> Vec<u32> {
-    let mut tokens = Vec::with_capacity(record.prompt_tokens as usize);
+    let block_tokens = block_size.tokens() as usize;
     // A record with fewer ids than blocks ends in tokens of its own.
-    let own = std::iter::repeat_n(record.at.as_nanos() as u64 ^ u64::MAX, usize::MAX);
-    for content in record.blocks.iter().map(|content| content.0).chain(own) {
-        let missing = record.prompt_tokens as usize - tokens.len();
-        if missing == 0 {
-            break;
-        }
-        let count = missing.min(block_size.tokens() as usize);
-        tokens.extend((0..count as u64).map(|position| token(content, position)));
-    }
-    tokens
+    let own = std::iter::repeat(record.at.as_nanos() as u64 ^ u64::MAX);
+    let contents = record.blocks.iter().map(|content| content.0).chain(own);
+    let block = |content| (0..block_tokens as u64).map(move |position| token(content, position));
+    contents.flat_map(block).take(record.prompt_tokens as usize).collect()
 }
 
 /// SplitMix64's finaliser over both.

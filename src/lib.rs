@@ -2,3 +2,6 @@
 
 pub mod routing;
 pub mod sim;
+
+#[cfg(feature = "serve")]
+pub mod config;

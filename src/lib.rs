@@ -4,4 +4,10 @@ pub mod routing;
 pub mod sim;
 
 #[cfg(feature = "serve")]
+pub mod cli;
+#[cfg(feature = "serve")]
 pub mod config;
+#[cfg(feature = "serve")]
+pub mod mock;
+#[cfg(feature = "serve")]
+pub mod serve;

@@ -1,3 +1,26 @@
-//! Compiles the protos, without a protoc binary. The core has none, so it needs nothing here.
+//! Compiles the protos, without a protoc binary. The core has none, so without the `serve` feature nothing happens here.
 
-fn main() {}
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    #[cfg(feature = "serve")]
+    serve::compile()?;
+    Ok(())
+}
+
+#[cfg(feature = "serve")]
+mod serve {
+    use prost::Message;
+    use std::error::Error;
+    use std::path::PathBuf;
+
+    const PROTOS: [&str; 1] = ["proto/warmpath/v1/router.proto"];
+
+    pub fn compile() -> Result<(), Box<dyn Error>> {
+        println!("cargo::rerun-if-changed=proto");
+        let descriptors = protox::compile(PROTOS, ["proto"])?;
+        // Given descriptors, the generator leaves them out of its own output: reflection needs them written here.
+        let out = PathBuf::from(std::env::var("OUT_DIR")?);
+        std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+        tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(descriptors)?;
+        Ok(())
+    }
+}

@@ -1,12 +1,31 @@
-//! Commands: one file per subcommand.
+//! Commands: one file a subcommand.
+//!
+//! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of [`Command`].
 
+mod config;
+mod demo;
+mod mock_vllm;
 mod replay;
+mod serve;
+mod shutdown;
 
 use clap::{Parser, Subcommand};
 
-/// A KV-cache-aware router for fleets of vLLM instances.
+/// Routes prompts to the vLLM instance that has most of them cached and least to do.
+///
+/// Start with a configuration, and serve it:
+///
+///     warmpath config example > warmpath.toml
+///     warmpath serve --config warmpath.toml
+///
+/// Without a GPU at hand, let mocks stand in for vLLM; they publish real cache events:
+///
+///     warmpath mock-vllm --port 8000 --kv-events-port 5557 --model Qwen/Qwen3-32B
+///     warmpath mock-vllm --port 8001 --kv-events-port 5558 --model Qwen/Qwen3-32B
+///
+/// Log lines go to standard error; RUST_LOG says which (debug, warn, warmpath=trace).
 #[derive(Debug, Parser)]
-#[command(name = "warmpath", version, propagate_version = true)]
+#[command(version, max_term_width = 100, verbatim_doc_comment)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -14,14 +33,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Replay(replay::Args),
+    Demo(demo::Demo),
+    Replay(replay::Replay),
+    Serve(serve::Serve),
+    MockVllm(mock_vllm::MockVllm),
+    Config(config::Config),
 }
 
 impl Cli {
-    /// Runs the command.
+    /// Runs the chosen subcommand to its end.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Replay(args) => replay::run(args),
+            Command::Demo(demo) => demo.run(),
+            Command::Replay(replay) => replay.run(),
+            Command::Serve(serve) => serve.run(),
+            Command::MockVllm(mock) => mock.run(),
+            Command::Config(config) => config.run(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The `warmpath` command.
+//! The `warmpath` command: see `warmpath --help`.
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -11,7 +11,8 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("warmpath: {error:#}");
+            // The whole chain on one line: what failed, then why.
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -11,4 +11,4 @@ mod report;
 
 pub use experiment::{Experiment, Fleet, ReplayError};
 pub use outcome::{Balance, Outcome, Summary};
-pub use report::{Ideal, Report, TraceSummary};
+pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};

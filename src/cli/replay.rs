@@ -21,7 +21,7 @@ use std::path::PathBuf;
 /// (milliseconds, 512-token blocks).
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples())]
-pub struct Args {
+pub(super) struct Replay {
     /// Trace files; each is replayed and reported by itself.
     #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
@@ -93,53 +93,54 @@ fn examples() -> String {
     text
 }
 
-/// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut reports = Vec::with_capacity(args.traces.len());
-    for path in &args.traces {
-        let mut trace = Trace::open(path)?;
-        if let Some(unit) = args.time_unit {
-            trace = trace.with_time_unit(match unit {
-                Unit::S => TimeUnit::Seconds,
-                Unit::Ms => TimeUnit::Milliseconds,
-            });
+impl Replay {
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut reports = Vec::with_capacity(self.traces.len());
+        for path in &self.traces {
+            let mut trace = Trace::open(path)?;
+            if let Some(unit) = self.time_unit {
+                trace = trace.with_time_unit(match unit {
+                    Unit::S => TimeUnit::Seconds,
+                    Unit::Ms => TimeUnit::Milliseconds,
+                });
+            }
+            reports.push(self.replay(trace)?);
         }
-        reports.push(replay(&args, trace)?);
-    }
-    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-    let mut out = std::io::stdout().lock();
-    if !to_stdout {
-        let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
-        write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
-    }
-    if let Some(file) = &args.json {
-        let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
-        json.push('\n');
-        if to_stdout {
-            out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
-        } else {
-            std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+        let to_stdout = self.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
+        let mut out = std::io::stdout().lock();
+        if !to_stdout {
+            let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
+            write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
         }
+        if let Some(file) = &self.json {
+            let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
+            json.push('\n');
+            if to_stdout {
+                out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
+            } else {
+                std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn replay(args: &Args, trace: Trace) -> anyhow::Result<Report> {
-    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.format().block_size().tokens());
-    let fleet = Fleet { instances: args.instances, blocks, preset: args.preset };
-    let experiment = Experiment {
-        trace,
-        fleet,
-        time_scale: args.time_scale,
-        limit: args.limit,
-        seed: args.seed,
-        spread_ties: !args.keep_ties,
-    };
-    let bar = ProgressBar::new_spinner().with_style(style());
-    bar.set_message(experiment.trace.path().display().to_string());
-    let report = experiment.run(&args.policy, &|requests| bar.inc(requests));
-    bar.finish_and_clear();
-    Ok(report?)
+    fn replay(&self, trace: Trace) -> anyhow::Result<Report> {
+        let blocks = self.blocks.unwrap_or_else(|| self.preset.kv_tokens() / trace.format().block_size().tokens());
+        let fleet = Fleet { instances: self.instances, blocks, preset: self.preset };
+        let experiment = Experiment {
+            trace,
+            fleet,
+            time_scale: self.time_scale,
+            limit: self.limit,
+            seed: self.seed,
+            spread_ties: !self.keep_ties,
+        };
+        let bar = ProgressBar::new_spinner().with_style(style());
+        bar.set_message(experiment.trace.path().display().to_string());
+        let report = experiment.run(&self.policy, &|requests| bar.inc(requests));
+        bar.finish_and_clear();
+        Ok(report?)
+    }
 }
 
 fn style() -> ProgressStyle {

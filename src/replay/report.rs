@@ -130,8 +130,7 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(RULED);
+        let mut table = ruled_table();
         table.set_header([
             "policy",
             "requests",
@@ -165,8 +164,10 @@ impl Report {
     }
 }
 
-/// A rule above, below and under the heading.
-const RULED: TableStyle = {
+/// An empty table with a rule above, below and under its heading.
+pub fn ruled_table() -> Table {
     let rule = LineStyle::none().fill('─').junction('─');
-    TableStyle::new().top_border(rule).header_separator(rule).bottom_border(rule)
-};
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().top_border(rule).header_separator(rule).bottom_border(rule));
+    table
+}

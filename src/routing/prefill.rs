@@ -35,6 +35,18 @@ impl PrefillModel {
         step_tokens: 8192,
     };
 
+    /// The same instance, `factor` times as fast.
+    pub fn faster(self, factor: f64) -> PrefillModel {
+        PrefillModel {
+            step: self.step / factor,
+            weights: self.weights / factor,
+            token: self.token / factor,
+            attention: self.attention / factor,
+            decode_context: self.decode_context / factor,
+            step_tokens: self.step_tokens,
+        }
+    }
+
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
     pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));

@@ -1,0 +1,144 @@
+//! What a client of the routing service does: ask where, send there, say how it went.
+
+use super::fleet::MODEL;
+use crate::serve::proto::router_client::RouterClient;
+use crate::serve::proto::{CompleteRequest, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
+use anyhow::{Context, Result, bail, ensure};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// A client with connections to the router and to the instances.
+#[derive(Clone)]
+pub(super) struct Client {
+    router: RouterClient<Channel>,
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+}
+
+/// A request that was answered.
+pub(super) struct Answer {
+    /// The instance that answered.
+    pub instance: String,
+    /// When its first token came.
+    pub first_token: Instant,
+    /// Prompt tokens that it took from its cache, by its own word.
+    pub cached_tokens: u32,
+}
+
+#[derive(Serialize)]
+struct CompletionRequest<'a> {
+    model: &'a str,
+    prompt: &'a [u32],
+    max_tokens: u32,
+    ignore_eos: bool,
+    stream: bool,
+    stream_options: StreamOptions,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Vec<IgnoredAny>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Deserialize)]
+struct PromptTokensDetails {
+    cached_tokens: u32,
+}
+
+impl Client {
+    pub async fn connect(router: SocketAddr) -> Result<Client> {
+        let router = RouterClient::connect(format!("http://{router}")).await.context("cannot reach the router")?;
+        Ok(Client { router, http: HttpClient::builder(TokioExecutor::new()).build_http() })
+    }
+
+    /// Routes a prompt, sends it where it was routed, and reads the answer to its end.
+    pub async fn complete(mut self, prompt: Vec<u32>, output_tokens: u32) -> Result<Answer> {
+        let body = serde_json::to_vec(&CompletionRequest {
+            model: MODEL,
+            prompt: &prompt,
+            max_tokens: output_tokens,
+            ignore_eos: true,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+        })?;
+        let request = RouteRequest { model: MODEL.to_owned(), token_ids: prompt, ..RouteRequest::default() };
+        let routed = self.router.route(request).await.context("the router refused a request")?.into_inner();
+        let answered = self.stream(&routed, body.into()).await;
+        let (outcome, output_tokens) =
+            if answered.is_ok() { (Outcome::Finished, output_tokens) } else { (Outcome::Abandoned, 0) };
+        let complete = CompleteRequest { request_id: routed.request_id, outcome: outcome.into(), output_tokens };
+        self.router.complete(complete).await.context("the router does not know a request that it routed")?;
+        answered.with_context(|| format!("{} at {} failed a request", routed.instance, routed.url))
+    }
+
+    async fn stream(&mut self, routed: &RouteResponse, body: Bytes) -> Result<Answer> {
+        let request = hyper::Request::post(format!("{}/v1/completions", routed.url))
+            .header("content-type", "application/json")
+            .body(Full::new(body))?;
+        let response = self.http.request(request).await?;
+        ensure!(response.status().is_success(), "it answered {}", response.status());
+        let mut events = Events { body: response.into_body(), buffer: Vec::new(), read: 0 };
+        let (mut first_token, mut cached_tokens) = (None, None);
+        while let Some(chunk) = events.next().await? {
+            if first_token.is_none() && !chunk.choices.is_empty() {
+                first_token = Some(Instant::now());
+                let request_id = routed.request_id;
+                self.router.first_token(FirstTokenRequest { request_id }).await?;
+            }
+            cached_tokens = cached_tokens.or(chunk.usage.map(|usage| usage.prompt_tokens_details.cached_tokens));
+        }
+        match (first_token, cached_tokens) {
+            (Some(first_token), Some(cached_tokens)) => {
+                Ok(Answer { instance: routed.instance.clone(), first_token, cached_tokens })
+            }
+            _ => bail!("its answer ended early"),
+        }
+    }
+}
+
+/// The server-sent events of a completion.
+struct Events {
+    body: Incoming,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that were given out.
+    read: usize,
+}
+
+impl Events {
+    /// The next chunk; `None` at `[DONE]`.
+    async fn next(&mut self) -> Result<Option<Chunk>> {
+        loop {
+            while let Some(length) = self.buffer[self.read..].iter().position(|&byte| byte == b'\n') {
+                let line = &self.buffer[self.read..self.read + length];
+                self.read += length + 1;
+                match line.strip_prefix(b"data: ") {
+                    Some(b"[DONE]") => return Ok(None),
+                    Some(json) => return Ok(Some(serde_json::from_slice(json)?)),
+                    // The blank line between events.
+                    None => {}
+                }
+            }
+            self.buffer.drain(..std::mem::take(&mut self.read));
+            let frame = self.body.frame().await.context("its answer ended early")??;
+            self.buffer.extend(frame.into_data().unwrap_or_default());
+        }
+    }
+}

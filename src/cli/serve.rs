@@ -1,0 +1,35 @@
+//! `warmpath serve`.
+
+use super::{config, shutdown};
+use crate::serve::{App, logs};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// Serve routing decisions over gRPC.
+///
+/// Clients call warmpath.v1.Router: Route names the instance for a prompt and books its load, FirstToken and Complete
+/// report how the request went. Reflection and grpc.health.v1 are there too. Operators find /metrics, /healthz, /readyz
+/// and /instances on the admin address. SIGTERM or Ctrl-C lets calls under way end, then stops.
+///
+/// Example:
+///
+///     warmpath serve --config warmpath.toml
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Serve {
+    /// The configuration file; `warmpath config example` prints one.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<()> {
+        let config = config::read(&self.config)?;
+        logs::start()?;
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+        runtime.block_on(async {
+            let shutdown = shutdown::requested()?;
+            Ok(App::bind(config).await?.run(shutdown).await?)
+        })
+    }
+}

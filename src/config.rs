@@ -1,0 +1,92 @@
+//! States: what an operator asks for, checked.
+//!
+//! A TOML file is read in two steps: into raw types that take almost anything, then into the types here, which hold only
+//! what can be run. The second step goes on after a problem, so that every problem of a file is reported at once, unknown
+//! fields included.
+//!
+//! Absent on purpose: layers, environment variables, reloading.
+
+mod check;
+mod problem;
+mod raw;
+
+pub use problem::{Invalid, Problem};
+
+use crate::routing;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Everything that `warmpath serve` needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where to listen.
+    pub server: Server,
+    /// How to decide.
+    pub routing: routing::Config,
+    /// The fleet. An instance's position is its [`InstanceId`](routing::InstanceId).
+    pub instances: Vec<Instance>,
+}
+
+/// Where to listen. Port 0 takes a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The gRPC service.
+    pub listen: SocketAddr,
+    /// Metrics, probes and inspection, over HTTP.
+    pub admin_listen: SocketAddr,
+}
+
+/// One vLLM instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// What it is called in answers, logs and metrics; unique.
+    pub name: String,
+    /// Its base URL, `http://host:port`; unique.
+    pub url: String,
+    /// The model that it serves.
+    pub model: String,
+    /// Where it publishes what it caches; without it the router is blind to its cache.
+    pub kv_events: Option<KvEvents>,
+}
+
+/// A publisher of KV cache events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvEvents {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// The ZeroMQ topic prefix to subscribe to; the empty one takes every topic.
+    pub topic: String,
+}
+
+/// A ZeroMQ endpoint over TCP, to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A host name or an address, IPv6 without its brackets.
+    pub host: String,
+    /// The port; not zero.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Endpoint { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { host, port } = self;
+        if host.contains(':') { write!(f, "tcp://[{host}]:{port}") } else { write!(f, "tcp://{host}:{port}") }
+    }
+}
+
+impl Config {
+    /// A documented file with every setting; a test keeps it valid and equal to the defaults.
+    pub const EXAMPLE: &str = include_str!("../deploy/warmpath.example.toml");
+
+    /// Reads a TOML file's text. The error holds every problem that was found.
+    pub fn parse(text: &str) -> Result<Config, Invalid> {
+        let (raw, problems) = raw::read(text).map_err(Invalid::from)?;
+        check::config(raw, problems)
+    }
+}

@@ -1,0 +1,99 @@
+//! The file as it is written: every field optional, every leaf of any type, unknown fields noted.
+
+use super::problem::Problem;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Config {
+    pub server: Server,
+    pub routing: Routing,
+    pub instances: Vec<Instance>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Server {
+    pub listen: Option<Leaf<String>>,
+    pub admin_listen: Option<Leaf<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Routing {
+    pub policy: Option<Leaf<String>>,
+    pub block_size: Option<Leaf<u32>>,
+    pub seed: Option<Leaf<u64>>,
+    pub lease_seconds: Option<Leaf<u64>>,
+    pub max_in_flight: Option<Leaf<usize>>,
+    pub index_entries_max: Option<Leaf<usize>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Instance {
+    pub name: Option<Leaf<String>>,
+    pub url: Option<Leaf<String>>,
+    pub model: Option<Leaf<String>>,
+    pub kv_events: Option<KvEvents>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KvEvents {
+    pub endpoint: Option<Leaf<String>>,
+    pub topic: Option<Leaf<String>>,
+}
+
+/// A value of the right type, or what is wrong with it: a wrong type must not hide the problems after it.
+#[derive(Debug)]
+pub(super) enum Leaf<T> {
+    Value(T),
+    Wrong(String),
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Leaf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        Ok(match T::deserialize(value) {
+            Ok(value) => Leaf::Value(value),
+            Err(error) => Leaf::Wrong(error.to_string().trim().to_owned()),
+        })
+    }
+}
+
+/// Reads a file's text; the problems are its unknown fields.
+pub(super) fn read(text: &str) -> Result<(Config, Vec<Problem>), Problem> {
+    let mut problems = Vec::new();
+    let unknown = |path: serde_ignored::Path<'_>| {
+        problems.push(Problem {
+            path: spell(&path),
+            what: "unknown field".to_owned(),
+            advice: "remove it, or look for the right name in `warmpath config example`".to_owned(),
+        });
+    };
+    let read = toml::Deserializer::parse(text).and_then(|toml| serde_ignored::deserialize(toml, unknown));
+    match read {
+        Ok(config) => Ok((config, problems)),
+        Err(error) => Err(Problem {
+            path: String::new(),
+            what: error.to_string().trim_end().to_owned(),
+            advice: "see `warmpath config example` for the right form".to_owned(),
+        }),
+    }
+}
+
+/// `instances[0].kv_events.endpoint` rather than `instances.0.kv_events.?.endpoint`.
+fn spell(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", spell(parent)),
+        Path::Map { parent, key } => match spell(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => spell(parent),
+    }
+}

@@ -1,0 +1,31 @@
+//! Acts: the router behind real sockets, on the real clock.
+//!
+//! [`App`] is the only wiring: it binds, says where, runs and drains. Requests come in through the ingress, what the
+//! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
+//! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
+//!
+//! Absent on purpose: proxying (callers send their prompts to the instance themselves), health checks of instances, and
+//! discovery other than the configured list.
+
+mod app;
+mod clock;
+mod core;
+mod ingress;
+mod tasks;
+mod telemetry;
+mod watch;
+
+pub use app::{App, AppError};
+pub use clock::Clock;
+pub use core::{Core, Member};
+pub use telemetry::logs;
+pub use watch::kv_events;
+
+/// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.
+#[allow(missing_docs, reason = "generated; what there is to say is in the proto")]
+pub mod proto {
+    tonic::include_proto!("warmpath.v1");
+
+    /// The protos themselves, for reflection: an encoded `FileDescriptorSet`.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

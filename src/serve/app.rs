@@ -1,0 +1,189 @@
+//! The only wiring: bind, say where, run, drain.
+
+use super::core::Core;
+use super::ingress::{admin, grpc};
+use super::proto;
+use super::proto::router_server::RouterServer;
+use super::tasks::{TaskError, Tasks};
+use super::watch::kv_events;
+use crate::config::Config;
+use crate::routing::{Fact, InstanceId, LearnError};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::server::HealthReporter;
+
+/// How long calls under way get to end once the app is told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// A router with its sockets bound, not yet running.
+pub struct App {
+    config: Config,
+    core: Arc<Core>,
+    grpc: Bound,
+    admin: Bound,
+}
+
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why an app could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address} ({setting}): {source}; stop what uses it, or set another address")]
+    Bind {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The configured fleet does not fit.
+    #[error("the configured instances do not fit")]
+    Fleet(#[from] LearnError),
+    /// The protos that were compiled in cannot be served by reflection.
+    #[error("the compiled protos cannot be reflected")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A task failed.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl App {
+    /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
+    pub async fn bind(config: Config) -> Result<App, AppError> {
+        let core = Arc::new(Core::new(&config)?);
+        let grpc = bind("server.listen", config.server.listen).await?;
+        let admin = bind("server.admin_listen", config.server.admin_listen).await?;
+        Ok(App { config, core, grpc, admin })
+    }
+
+    /// Where the gRPC service listens.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.address
+    }
+
+    /// Where metrics, probes and inspection listen.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// The router behind it: to look at, or to call without a socket.
+    pub fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let App { config, core, grpc, admin } = self;
+        tracing::info!(
+            grpc = %grpc.address,
+            admin = %admin.address,
+            instances = core.members().len(),
+            policy = %config.routing.policy,
+            block_size = config.routing.block_size.tokens(),
+            "serving"
+        );
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop_signal();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<RouterServer<grpc::Service>>().await;
+
+        let service =
+            RouterServer::new(grpc::Service::new(Arc::clone(&core))).max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
+        let server = Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .add_service(service)
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(grpc.listener).with_nodelay(Some(true)),
+                stop.clone().cancelled_owned(),
+            );
+        tasks.spawn("grpc", server);
+        let admin = axum::serve(admin.listener, admin::routes(Arc::clone(&core)))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        tasks.spawn("admin", async move { admin.await });
+        tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
+        watch(&config, &core, &mut tasks, &stop);
+
+        let failed = tokio::select! {
+            () = shutdown => None,
+            error = tasks.first_end() => Some(error),
+        };
+        drain(&core, &health).await;
+        let stopped = tasks.stop(DRAIN_MAX).await;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        match stopped {
+            // Whoever holds a call open past the limit is cut off: that is what the limit is for.
+            Err(late @ TaskError::StillRunning { .. }) => {
+                tracing::warn!("{late}");
+                Ok(())
+            }
+            stopped => Ok(stopped?),
+        }
+    }
+}
+
+/// Calls at once, on one connection.
+const STREAMS_MAX: u32 = 1024;
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<Bound, AppError> {
+    let failed = |source| AppError::Bind { setting, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound { listener, address })
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// One subscriber for each instance that publishes cache events.
+fn watch(config: &Config, core: &Arc<Core>, tasks: &mut Tasks, stop: &CancellationToken) {
+    for (position, instance) in config.instances.iter().enumerate() {
+        if let Some(source) = &instance.kv_events {
+            let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
+            let feed = kv_events::Feed::new(Arc::clone(core), id);
+            let task = kv_events::subscribe(feed, source.clone(), kv_events::Limits::default(), stop.clone());
+            tasks.spawn(format!("kv_events {}", instance.name), task);
+        }
+    }
+}
+
+/// Tells the router that time passes, so that leases run out, and keeps the metrics' memory bounded.
+async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
+    // A lease is overrun by a tenth, or by a second, at most.
+    let lease = core.router().config().lease;
+    let mut ticks = tokio::time::interval((lease / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
+        core.learn(Fact::TimePassed).expect("time can always pass");
+        core.metrics().upkeep();
+    }
+    Ok(())
+}
+
+async fn drain(core: &Core, health: &HealthReporter) {
+    tracing::info!(in_flight = core.router().in_flight(), "draining");
+    core.drain();
+    health.set_not_serving::<RouterServer<grpc::Service>>().await;
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+}

@@ -1,0 +1,5 @@
+//! Where callers come in.
+
+pub(super) mod admin;
+pub(super) mod grpc;
+mod status;

@@ -1,0 +1,3 @@
+//! What the router hears from the instances.
+
+pub mod kv_events;

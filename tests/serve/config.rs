@@ -1,0 +1,93 @@
+//! The configuration, as an operator writes it.
+
+use warmpath::config::{Config, Endpoint};
+use warmpath::routing;
+use warmpath::routing::policy::PolicyKind;
+
+const INSTANCE: &str = "[[instances]]\nname = \"a\"\nurl = \"http://a:8000\"\nmodel = \"m\"\n";
+
+/// The problems of a file, one a line.
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse(text) {
+        Ok(config) => panic!("{config:?} should not be valid"),
+        Err(invalid) => invalid.problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_example_is_valid_and_states_the_defaults() {
+    let example = Config::parse(Config::EXAMPLE).unwrap();
+    let bare = Config::parse(INSTANCE).unwrap();
+    assert_eq!(example.server, bare.server);
+    assert_eq!(example.routing, bare.routing);
+    assert_eq!(example.routing, routing::Config::default());
+    assert_eq!(example.instances.len(), 2);
+    assert_eq!(example.instances[1].kv_events.as_ref().unwrap().endpoint.to_string(), "tcp://127.0.0.1:5558");
+}
+
+#[test]
+fn every_setting_is_read() {
+    let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\n[routing]\npolicy = \"random\"\n\
+                block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_entries_max = 11\n\
+                [[instances]]\nname = \"a\"\nurl = \"http://[::1]:8000\"\nmodel = \"m\"\n\
+                kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\" }\n";
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:1");
+    assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
+    let routing = config.routing;
+    assert_eq!((routing.policy, routing.block_size.tokens(), routing.seed), (PolicyKind::Random, 32, 7));
+    assert_eq!((routing.lease.as_secs(), routing.requests_max, routing.index_entries_max), (5, 9, 11));
+    let events = config.instances[0].kv_events.clone().unwrap();
+    assert_eq!((events.endpoint, events.topic.as_str()), (Endpoint { host: "::1".to_owned(), port: 5557 }, "kv"));
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let text = "typo = 1\n[server]\nlisten = \"localhost\"\nport = 3\n[routing]\npolicy = \"best\"\nblock_size = 24\n\
+                seed = \"x\"\nlease_seconds = 0\nmax_in_flight = -1\nindex_entries_max = 0\n\
+                [[instances]]\nname = \"\"\nurl = \"ftp://a\"\n\
+                [[instances]]\nname = \"b\"\nurl = \"http://b:1\"\nmodel = 3\nkv_events = { endpoint = \"tcp://*:5557\", to = 1 }\n\
+                [[instances]]\nname = \"b\"\nurl = \"http://b:1\"\nmodel = \"m\"\nkv_events = {}\n";
+    let found = problems(text);
+    let paths: Vec<&str> = found.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "instances[1].kv_events.to",
+            "server.port",
+            "typo",
+            "server.listen",
+            "routing.seed",
+            "routing.policy",
+            "routing.block_size",
+            "routing.lease_seconds",
+            "routing.max_in_flight",
+            "routing.index_entries_max",
+            "instances[0].name",
+            "instances[0].model",
+            "instances[0].url",
+            "instances[1].model",
+            "instances[1].kv_events.endpoint",
+            "instances[2].kv_events.endpoint",
+            "instances[2].name",
+            "instances[2].url",
+        ],
+        "{found:#?}"
+    );
+    assert!(found[6].contains("24 is not a power of two from 1 to 512"), "{}", found[6]);
+}
+
+#[test]
+fn a_fleet_has_instances_and_ports_of_its_own() {
+    assert_eq!(problems("").len(), 1);
+    let same = "[server]\nlisten = \"127.0.0.1:9090\"\n";
+    assert_eq!(
+        problems(&format!("{same}{INSTANCE}")),
+        ["server.admin_listen: 127.0.0.1:9090 is also server.listen; give each its own port"]
+    );
+}
+
+#[test]
+fn what_is_not_toml_says_where() {
+    assert!(problems("[server\n")[0].contains("line 1"));
+}

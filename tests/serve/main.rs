@@ -1,0 +1,12 @@
+//! The live router and its mock, through their sockets.
+#![cfg(feature = "serve")]
+
+mod admin;
+mod codec;
+mod config;
+mod grpc;
+mod kv_events;
+mod mock;
+mod process;
+mod support;
+mod zmtp;

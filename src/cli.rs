@@ -2,10 +2,12 @@
 //!
 //! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of [`Command`].
 
+mod client;
 mod config;
 mod demo;
 mod mock_vllm;
 mod replay;
+mod route;
 mod serve;
 mod shutdown;
 
@@ -35,6 +37,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Replay(replay::Replay),
+    Route(route::Route),
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
@@ -46,6 +49,7 @@ impl Cli {
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
+            Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),

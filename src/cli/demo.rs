@@ -1,6 +1,5 @@
 //! `warmpath demo`.
 
-mod client;
 mod fleet;
 mod pass;
 
@@ -35,7 +34,7 @@ pub(super) struct Demo {
     #[arg(long, value_name = "FACTOR", default_value_t = 25.0)]
     speed: f64,
 
-    /// Multiply the time between requests: 1 is the recorded pace, which was that of a larger fleet.
+    /// Multiply the time between requests: 1 is the recorded pace, below 1 is faster.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
     time_scale: f64,
 

@@ -1,7 +1,7 @@
 //! One policy's turn: the trace at its pace, open loop.
 
-use super::client::{Answer, Client};
-use super::fleet::Fleet;
+use super::fleet::{Fleet, MODEL};
+use crate::cli::client::{Answer, Client, Prompt};
 use crate::replay::{Balance, Summary};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicyKind;
@@ -56,18 +56,19 @@ pub(super) async fn run(
     pace: Pace,
 ) -> Result<Pass> {
     let block_size = BlockSize::new(block_tokens)?;
-    let client = Client::connect(fleet.router()).await?;
+    let client = Client::connect(format!("http://{}", fleet.router())).await?;
     let bar = progress(policy, records.len() as u64);
     let mut sent: JoinSet<Result<Timed>> = JoinSet::new();
     let mut answered = Vec::with_capacity(records.len());
     let begin = Instant::now();
     for record in records {
         let due = begin + record.at.mul_f64(pace.time_scale / pace.speed);
-        let prompt = prompt::tokens(record, block_size);
+        let tokens = prompt::tokens(record, block_size);
+        let prompt = Prompt { model: MODEL.to_owned(), tokens, output_tokens: record.output_tokens };
         sleep_until(due).await;
-        let (client, prompt_tokens, output_tokens) = (client.clone(), record.prompt_tokens, record.output_tokens);
+        let (client, prompt_tokens) = (client.clone(), record.prompt_tokens);
         sent.spawn(async move {
-            let answer = client.complete(prompt, output_tokens).await?;
+            let answer = client.complete(prompt).await?;
             Ok(Timed { due, prompt_tokens, answer })
         });
         while let Some(done) = sent.try_join_next() {
@@ -86,7 +87,7 @@ pub(super) async fn run(
 fn summary(policy: PolicyKind, answered: &[Timed], instances: usize, pace: Pace) -> Pass {
     let mut by_instance: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for timed in answered {
-        let (requests, work) = by_instance.entry(&timed.answer.instance).or_default();
+        let (requests, work) = by_instance.entry(&timed.answer.routed.instance).or_default();
         *requests += 1.0;
         *work += f64::from(timed.prompt_tokens - timed.answer.cached_tokens);
     }

@@ -1,9 +1,8 @@
 //! What a client of the routing service does: ask where, send there, say how it went.
 
-use super::fleet::MODEL;
 use crate::serve::proto::router_client::RouterClient;
 use crate::serve::proto::{CompleteRequest, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::client::legacy::Client as HttpClient;
@@ -11,9 +10,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 /// A client with connections to the router and to the instances.
 #[derive(Clone)]
@@ -22,10 +20,20 @@ pub(super) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
 }
 
+/// A prompt to be completed.
+pub(super) struct Prompt {
+    /// The model to complete it.
+    pub model: String,
+    /// Its token ids.
+    pub tokens: Vec<u32>,
+    /// Tokens to generate.
+    pub output_tokens: u32,
+}
+
 /// A request that was answered.
 pub(super) struct Answer {
-    /// The instance that answered.
-    pub instance: String,
+    /// What the router said.
+    pub routed: RouteResponse,
     /// When its first token came.
     pub first_token: Instant,
     /// Prompt tokens that it took from its cache, by its own word.
@@ -64,32 +72,58 @@ struct PromptTokensDetails {
 }
 
 impl Client {
-    pub async fn connect(router: SocketAddr) -> Result<Client> {
-        let router = RouterClient::connect(format!("http://{router}")).await.context("cannot reach the router")?;
+    /// Connects to a router at `http://host:port`; to instances when they are needed.
+    pub async fn connect(url: String) -> Result<Client> {
+        let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("{url:?} is not a URL"))?;
+        let channel = endpoint.connect().await;
+        let channel =
+            channel.with_context(|| format!("cannot reach a router at {url}; is `warmpath serve` running?"))?;
+        let router = RouterClient::new(channel);
         Ok(Client { router, http: HttpClient::builder(TokioExecutor::new()).build_http() })
     }
 
+    /// Asks where a prompt should go. Its load is booked there until [`abandon`](Self::abandon)ed.
+    pub async fn route(&mut self, prompt: Prompt) -> Result<RouteResponse> {
+        let request = RouteRequest { model: prompt.model, token_ids: prompt.tokens, ..RouteRequest::default() };
+        Ok(self.router.route(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Gives a booking back.
+    pub async fn abandon(&mut self, routed: &RouteResponse) -> Result<()> {
+        self.end(routed, Outcome::Abandoned, 0).await
+    }
+
     /// Routes a prompt, sends it where it was routed, and reads the answer to its end.
-    pub async fn complete(mut self, prompt: Vec<u32>, output_tokens: u32) -> Result<Answer> {
+    pub async fn complete(mut self, prompt: Prompt) -> Result<Answer> {
         let body = serde_json::to_vec(&CompletionRequest {
-            model: MODEL,
-            prompt: &prompt,
-            max_tokens: output_tokens,
+            model: &prompt.model,
+            prompt: &prompt.tokens,
+            max_tokens: prompt.output_tokens,
             ignore_eos: true,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
         })?;
-        let request = RouteRequest { model: MODEL.to_owned(), token_ids: prompt, ..RouteRequest::default() };
-        let routed = self.router.route(request).await.context("the router refused a request")?.into_inner();
+        let output_tokens = prompt.output_tokens;
+        let routed = self.route(prompt).await?;
         let answered = self.stream(&routed, body.into()).await;
-        let (outcome, output_tokens) =
-            if answered.is_ok() { (Outcome::Finished, output_tokens) } else { (Outcome::Abandoned, 0) };
-        let complete = CompleteRequest { request_id: routed.request_id, outcome: outcome.into(), output_tokens };
-        self.router.complete(complete).await.context("the router does not know a request that it routed")?;
-        answered.with_context(|| format!("{} at {} failed a request", routed.instance, routed.url))
+        if answered.is_ok() {
+            self.end(&routed, Outcome::Finished, output_tokens).await?;
+        } else {
+            self.end(&routed, Outcome::Abandoned, 0).await?;
+        }
+        let failed = || format!("{} at {} failed a request", routed.instance, routed.url);
+        let (first_token, cached_tokens) = answered.with_context(failed)?;
+        Ok(Answer { routed, first_token, cached_tokens })
     }
 
-    async fn stream(&mut self, routed: &RouteResponse, body: Bytes) -> Result<Answer> {
+    async fn end(&mut self, routed: &RouteResponse, outcome: Outcome, output_tokens: u32) -> Result<()> {
+        let request_id = routed.request_id;
+        let request = CompleteRequest { request_id, outcome: outcome.into(), output_tokens };
+        self.router.complete(request).await.map_err(refused)?;
+        Ok(())
+    }
+
+    async fn stream(&mut self, routed: &RouteResponse, body: Bytes) -> Result<(Instant, u32)> {
         let request = hyper::Request::post(format!("{}/v1/completions", routed.url))
             .header("content-type", "application/json")
             .body(Full::new(body))?;
@@ -106,12 +140,15 @@ impl Client {
             cached_tokens = cached_tokens.or(chunk.usage.map(|usage| usage.prompt_tokens_details.cached_tokens));
         }
         match (first_token, cached_tokens) {
-            (Some(first_token), Some(cached_tokens)) => {
-                Ok(Answer { instance: routed.instance.clone(), first_token, cached_tokens })
-            }
+            (Some(first_token), Some(cached_tokens)) => Ok((first_token, cached_tokens)),
             _ => bail!("its answer ended early"),
         }
     }
+}
+
+/// What the router said, without the transport's wrapping.
+fn refused(status: tonic::Status) -> anyhow::Error {
+    anyhow!("the router refused: {} ({:?})", status.message(), status.code())
 }
 
 /// The server-sent events of a completion.

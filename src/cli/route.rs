@@ -1,0 +1,72 @@
+//! `warmpath route`.
+
+use super::client::{Client, Prompt};
+use anyhow::{Context, Result};
+use std::io::Write;
+use std::time::Instant;
+
+/// Ask a running router where a prompt should go.
+///
+/// Prints the chosen instance and how much of the prompt it has cached. The load that the decision booked is given back
+/// at once, unless --send sends the prompt there and waits for the answer.
+///
+/// Example:
+///
+///     warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --send
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Route {
+    /// The router's gRPC address.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
+    router: String,
+    /// The model to be served by.
+    #[arg(long)]
+    model: String,
+    /// The prompt's token ids, separated by commas.
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', required = true)]
+    token_ids: Vec<u32>,
+    /// Send the prompt to the chosen instance, too, and tell what it found cached.
+    #[arg(long)]
+    send: bool,
+    /// Tokens to generate with --send.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "send")]
+    max_tokens: u32,
+}
+
+impl Route {
+    pub fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+        runtime.block_on(self.route())
+    }
+
+    async fn route(self) -> Result<()> {
+        let mut client = Client::connect(self.router).await?;
+        let prompt = Prompt { model: self.model, tokens: self.token_ids, output_tokens: self.max_tokens };
+        let mut out = std::io::stdout().lock();
+        let began = Instant::now();
+        let (routed, answered) = if self.send {
+            let answer = client.complete(prompt).await?;
+            let first_token = answer.first_token.into_std().duration_since(began);
+            (answer.routed, Some((answer.cached_tokens, first_token)))
+        } else {
+            let routed = client.route(prompt).await?;
+            client.abandon(&routed).await?;
+            (routed, None)
+        };
+        writeln!(
+            out,
+            "{} at {}: {} of {} prompt tokens cached there, {} at most anywhere; first token expected in {:.3} s",
+            routed.instance,
+            routed.url,
+            routed.overlap_tokens,
+            routed.prompt_tokens,
+            routed.best_overlap_tokens,
+            routed.expected_ttft_seconds
+        )?;
+        if let Some((cached_tokens, first_token)) = answered {
+            let seconds = first_token.as_secs_f64();
+            writeln!(out, "answered: {cached_tokens} prompt tokens from its cache, first token after {seconds:.3} s")?;
+        }
+        Ok(())
+    }
+}

@@ -1,6 +1,6 @@
 //! Commands: one file a subcommand.
 //!
-//! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of [`Command`].
+//! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of `Command`.
 
 mod config;
 mod mock_vllm;

@@ -88,20 +88,20 @@ pub enum MockError {
         block_size: u32,
     },
     /// The HTTP address could not be listened on.
-    #[error("cannot listen on {address} (port): {source}; stop what uses it, or choose another port")]
+    #[error("cannot listen on {address} (port): {reason}; stop what uses it, or choose another port")]
     Http {
         /// The address.
         address: SocketAddr,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The events' address could not be listened on.
-    #[error("cannot listen on {address} (kv-events-port): {source}; stop what uses it, or choose another port")]
+    #[error("cannot listen on {address} (kv-events-port): {reason}; stop what uses it, or choose another port")]
     KvEvents {
         /// The address.
         address: SocketAddr,
         /// Why not.
-        source: ZmqError,
+        reason: ZmqError,
     },
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
@@ -140,7 +140,7 @@ impl Mock {
             let bound = listener.local_addr()?;
             io::Result::Ok((listener, bound))
         };
-        let (listener, http) = bound.await.map_err(|source| MockError::Http { address, source })?;
+        let (listener, http) = bound.await.map_err(|reason| MockError::Http { address, reason })?;
         let (publisher, batches) = Publisher::bind(SocketAddr::new(config.host, config.kv_events_port)).await?;
         let instance = InstanceConfig {
             block_size: config.block_size,
@@ -193,8 +193,8 @@ impl Mock {
         };
         // The engine goes first, which ends every response under way, and so lets the server end.
         let engine = stop.run_until_cancelled(engine.run());
-        let publisher = stop.run_until_cancelled(publisher.run());
-        let (served, _, _, ()) = tokio::join!(server, engine, publisher, async {
+        let publisher = publisher.run(stop.clone());
+        let (served, _, (), ()) = tokio::join!(server, engine, publisher, async {
             stop.run_until_cancelled(until_shutdown).await;
         });
         served

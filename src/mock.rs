@@ -20,6 +20,7 @@ use publisher::Publisher;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -187,7 +188,10 @@ impl Mock {
             stop.cancel();
         };
         let server = async {
-            let served = server.await;
+            let served = tokio::select! {
+                served = server => served,
+                () = drained(&stop) => Ok(()),
+            };
             stop.cancel();
             served.map_err(MockError::Server)
         };
@@ -199,6 +203,12 @@ impl Mock {
         });
         served
     }
+}
+
+/// Long enough after `stop` for every response to have failed, unless its client does not read.
+async fn drained(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
 /// The model length, once everything that can be wrong is known not to be.

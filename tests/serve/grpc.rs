@@ -175,8 +175,6 @@ async fn what_a_caller_leaves_behind_is_freed_when_its_lease_runs_out() {
         let _ = tokio::time::timeout(Duration::from_micros(patience * 100), call).await;
     }
     app.route(&[1]).await.unwrap();
-    let placed = app.core.instances()[0].load.assigned;
-    assert!(placed >= 1);
     eventually("the leases' end", || app.core.router().in_flight() == 0).await;
     app.running.stop().await;
 }

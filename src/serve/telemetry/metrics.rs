@@ -4,7 +4,7 @@
 
 use super::declaration::{Kind, Metric};
 use super::labels::{EventKind, Label, LearnProblem, Of, Outcome, SkipReason, State};
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder, Unit};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// One app's metrics.

@@ -1,6 +1,8 @@
 //! Commands: one file a subcommand.
 //!
-//! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of [`Command`].
+//! Help texts are printed as they stand, so their lines are short enough for a terminal of 80 columns.
+//!
+//! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of `Command`.
 
 mod client;
 mod config;
@@ -13,19 +15,21 @@ mod shutdown;
 
 use clap::{Parser, Subcommand};
 
-/// Routes prompts to the vLLM instance that has most of them cached and least to do.
+/// Routes prompts to the vLLM instance that has most of them cached and least to
+/// do.
 ///
 /// Start with a configuration, and serve it:
 ///
-///     warmpath config example > warmpath.toml
-///     warmpath serve --config warmpath.toml
+///   warmpath config example > warmpath.toml
+///   warmpath serve --config warmpath.toml
 ///
-/// Without a GPU at hand, let mocks stand in for vLLM; they publish real cache events:
+/// Without a GPU at hand, let mocks stand in for vLLM; they publish the same
+/// cache events:
 ///
-///     warmpath mock-vllm --port 8000 --kv-events-port 5557 --model Qwen/Qwen3-32B
-///     warmpath mock-vllm --port 8001 --kv-events-port 5558 --model Qwen/Qwen3-32B
+///   warmpath mock-vllm --model Qwen/Qwen3-32B
+///   warmpath mock-vllm --model Qwen/Qwen3-32B --port 8001 --kv-events-port 5558
 ///
-/// Log lines go to standard error; RUST_LOG says which (debug, warn, warmpath=trace).
+/// Log lines go to standard error; RUST_LOG says which: debug, warn, ...
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, verbatim_doc_comment)]
 pub struct Cli {

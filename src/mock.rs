@@ -20,6 +20,7 @@ use publisher::Publisher;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -88,20 +89,20 @@ pub enum MockError {
         block_size: u32,
     },
     /// The HTTP address could not be listened on.
-    #[error("cannot listen on {address} (port): {source}; stop what uses it, or choose another port")]
+    #[error("cannot listen on {address} (port): {reason}; stop what uses it, or choose another port")]
     Http {
         /// The address.
         address: SocketAddr,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The events' address could not be listened on.
-    #[error("cannot listen on {address} (kv-events-port): {source}; stop what uses it, or choose another port")]
+    #[error("cannot listen on {address} (kv-events-port): {reason}; stop what uses it, or choose another port")]
     KvEvents {
         /// The address.
         address: SocketAddr,
         /// Why not.
-        source: ZmqError,
+        reason: ZmqError,
     },
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
@@ -140,7 +141,7 @@ impl Mock {
             let bound = listener.local_addr()?;
             io::Result::Ok((listener, bound))
         };
-        let (listener, http) = bound.await.map_err(|source| MockError::Http { address, source })?;
+        let (listener, http) = bound.await.map_err(|reason| MockError::Http { address, reason })?;
         let (publisher, batches) = Publisher::bind(SocketAddr::new(config.host, config.kv_events_port)).await?;
         let instance = InstanceConfig {
             block_size: config.block_size,
@@ -187,18 +188,27 @@ impl Mock {
             stop.cancel();
         };
         let server = async {
-            let served = server.await;
+            let served = tokio::select! {
+                served = server => served,
+                () = drained(&stop) => Ok(()),
+            };
             stop.cancel();
             served.map_err(MockError::Server)
         };
         // The engine goes first, which ends every response under way, and so lets the server end.
         let engine = stop.run_until_cancelled(engine.run());
-        let publisher = stop.run_until_cancelled(publisher.run());
-        let (served, _, _, ()) = tokio::join!(server, engine, publisher, async {
+        let publisher = publisher.run(stop.clone());
+        let (served, _, (), ()) = tokio::join!(server, engine, publisher, async {
             stop.run_until_cancelled(until_shutdown).await;
         });
         served
     }
+}
+
+/// Long enough after `stop` for every response to have failed, unless its client does not read.
+async fn drained(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
 /// The model length, once everything that can be wrong is known not to be.

@@ -10,15 +10,17 @@ use std::net::IpAddr;
 
 /// Stand in for one vLLM instance, without a GPU.
 ///
-/// A simulated engine with continuous batching, chunked prefill and vLLM's prefix cache answers /v1/completions at a
-/// real engine's pace (or --speed times faster) and publishes its cache events over ZeroMQ as vLLM 0.32 does. What it
-/// generates means nothing, and is always the same for the same prompt. A text prompt is one token a byte.
+/// A simulated engine with continuous batching, chunked prefill and vLLM's
+/// prefix cache answers /v1/completions at a real engine's pace (or --speed
+/// times faster) and publishes its cache events over ZeroMQ as vLLM 0.32 does.
+/// What it generates means nothing, and is always the same for the same prompt.
+/// A text prompt is one token a byte.
 ///
 /// Example:
 ///
-///     warmpath mock-vllm --port 8000 --kv-events-port 5557 --model Qwen/Qwen3-32B
-///     curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
-///       -d '{"model": "Qwen/Qwen3-32B", "prompt": "It was the best of times", "max_tokens": 8}'
+///   warmpath mock-vllm --port 8000 --kv-events-port 5557 --model m
+///   curl http://127.0.0.1:8000/v1/completions --json \
+///     '{"model": "m", "prompt": "It was the best of times", "max_tokens": 8}'
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct MockVllm {

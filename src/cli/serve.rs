@@ -7,13 +7,15 @@ use std::path::PathBuf;
 
 /// Serve routing decisions over gRPC.
 ///
-/// Clients call warmpath.v1.Router: Route names the instance for a prompt and books its load, FirstToken and Complete
-/// report how the request went. Reflection and grpc.health.v1 are there too. Operators find /metrics, /healthz, /readyz
-/// and /instances on the admin address. SIGTERM or Ctrl-C lets calls under way end, then stops.
+/// Clients call warmpath.v1.Router: Route names the instance for a prompt and
+/// books its load, FirstToken and Complete report how the request went.
+/// Reflection and grpc.health.v1 are there too. Operators find /metrics,
+/// /healthz, /readyz and /instances on the admin address. SIGTERM or Ctrl-C lets
+/// calls under way end, then stops.
 ///
 /// Example:
 ///
-///     warmpath serve --config warmpath.toml
+///   warmpath serve --config warmpath.toml
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Serve {

@@ -268,3 +268,69 @@ async fn at(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::block::BlockSize;
+    use crate::sim::Preset;
+
+    const PRESET: Preset = Preset::Qwen3_32bH100Tp2;
+
+    fn engine(speed: f64) -> (Engine, Commands, mpsc::Receiver<Batch>) {
+        let config = InstanceConfig {
+            block_size: BlockSize::DEFAULT,
+            blocks: 100,
+            sequences_max: PRESET.sequences_max(),
+            model: PRESET.step_model(),
+        };
+        let (batches, published) = mpsc::channel(100);
+        let (engine, commands) = Engine::new(config, speed, String::new(), batches);
+        (engine, commands, published)
+    }
+
+    /// How long 200 tokens take on the wall clock.
+    async fn wall_time(speed: f64) -> Duration {
+        let (engine, commands, _published) = engine(speed);
+        let began = Instant::now();
+        let running = tokio::spawn(engine.run());
+        let sequence = Sequence::new(vec![1; 40], 200, None, "m", BlockSize::DEFAULT);
+        let (tokens, mut received) = mpsc::channel(200);
+        commands.send(Command::Submit(Job { sequence, tokens })).await.ok().unwrap();
+        let mut count = 0;
+        while received.recv().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 200);
+        drop(commands);
+        running.await.unwrap();
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_of_a_millisecond_do_not_stretch_steps() {
+        let model_time = wall_time(1.0).await;
+        assert!(model_time > Duration::from_millis(200 * 14), "{model_time:?}");
+        // At this speed a step takes 14 µs, and every timer is a millisecond or so late.
+        let fast = wall_time(1000.0).await;
+        assert!(fast < model_time / 1000 + Duration::from_millis(3), "{fast:?} for {model_time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_step_that_changed_the_cache_is_one_batch() {
+        let (engine, commands, mut published) = engine(1.0);
+        let running = tokio::spawn(engine.run());
+        let sequence = Sequence::new(vec![1; 40], 30, None, "m", BlockSize::DEFAULT);
+        let (tokens, mut received) = mpsc::channel(30);
+        commands.send(Command::Submit(Job { sequence, tokens })).await.ok().unwrap();
+        while received.recv().await.is_some() {}
+        drop(commands);
+        running.await.unwrap();
+        // The prompt's 2 blocks at once; then one when token 48 is computed, and one at token 64, of 69.
+        let mut sequences = Vec::new();
+        while let Some(batch) = published.recv().await {
+            sequences.push(batch.sequence);
+        }
+        assert_eq!(sequences, [0, 1, 2]);
+    }
+}

@@ -4,7 +4,8 @@ use super::MockError;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use tokio::sync::{mpsc, watch};
-use zeromq::{Endpoint, Socket, SocketRecv, SocketSend, XPubSocket, ZmqError, ZmqMessage};
+use tokio_util::sync::CancellationToken;
+use zeromq::{Endpoint, Socket, SocketEvent, SocketRecv, SocketSend, XPubSocket, ZmqError, ZmqMessage};
 
 /// Batches that wait for a slow subscriber, at most; further ones are dropped, as vLLM's high-water mark does.
 const BATCHES_MAX: usize = 100_000;
@@ -20,20 +21,23 @@ pub(super) struct Batch {
 pub(super) struct Publisher {
     socket: XPubSocket,
     address: SocketAddr,
+    hang_up: Box<dyn FnOnce() + Send>,
     batches: mpsc::Receiver<Batch>,
     subscriptions: watch::Sender<u64>,
 }
 
 impl Publisher {
     pub async fn bind(address: SocketAddr) -> Result<(Self, mpsc::Sender<Batch>), MockError> {
-        let failed = |source| MockError::KvEvents { address, source };
+        let failed = |reason| MockError::KvEvents { address, reason };
         let mut socket = XPubSocket::new();
+        let hang_up = hang_up(&mut socket);
         let Endpoint::Tcp(_, port) = socket.bind(&format!("tcp://{address}")).await.map_err(failed)? else {
             return Err(failed(ZmqError::Other("not a TCP endpoint")));
         };
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let address = SocketAddr::new(address.ip(), port);
-        Ok((Publisher { socket, address, batches, subscriptions: watch::Sender::new(0) }, sender))
+        let publisher = Publisher { socket, address, hang_up, batches, subscriptions: watch::Sender::new(0) };
+        Ok((publisher, sender))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -44,8 +48,16 @@ impl Publisher {
         self.subscriptions.subscribe()
     }
 
-    /// Publishes until nobody sends batches any more.
-    pub async fn run(mut self) {
+    /// Publishes until `stop`, then hangs up.
+    pub async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.publish()).await;
+        for error in self.socket.close().await {
+            tracing::debug!(%error, "the publisher did not close well");
+        }
+        (self.hang_up)();
+    }
+
+    async fn publish(&mut self) {
         loop {
             tokio::select! {
                 // Subscriptions first: one that came before a batch must not miss it.
@@ -59,12 +71,9 @@ impl Publisher {
                 },
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.send(batch).await,
-                    None => break,
+                    None => return,
                 },
             }
-        }
-        for error in self.socket.close().await {
-            tracing::debug!(%error, "the publisher did not close well");
         }
     }
 
@@ -76,4 +85,19 @@ impl Publisher {
             tracing::warn!(%error, "a batch of cache events was not sent");
         }
     }
+}
+
+/// What closes the connections of everyone who connects from now on, the first thousand at least.
+///
+/// The socket's own end forgets those that it reads from (zeromq 0.7.0), and a subscriber would go on waiting for a
+/// publisher that is gone.
+fn hang_up(socket: &mut XPubSocket) -> Box<dyn FnOnce() + Send> {
+    let (mut events, backend) = (socket.monitor(), socket.backend());
+    Box::new(move || {
+        while let Ok(event) = events.try_recv() {
+            if let SocketEvent::Accepted(_, peer) = event {
+                backend.peer_disconnected(&peer);
+            }
+        }
+    })
 }

@@ -41,14 +41,14 @@ struct Bound {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// An address could not be listened on.
-    #[error("cannot listen on {address} ({setting}): {source}; stop what uses it, or set another address")]
+    #[error("cannot listen on {address} ({setting}): {reason}; stop what uses it, or set another address")]
     Bind {
         /// The setting that names it.
         setting: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why not.
-        source: io::Error,
+        /// Why not. Part of the line rather than a source: what to do comes last.
+        reason: io::Error,
     },
     /// The configured fleet does not fit.
     #[error("the configured instances do not fit")]
@@ -144,7 +144,7 @@ impl App {
 const STREAMS_MAX: u32 = 1024;
 
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<Bound, AppError> {
-    let failed = |source| AppError::Bind { setting, address, source };
+    let failed = |reason| AppError::Bind { setting, address, reason };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Bound { listener, address })

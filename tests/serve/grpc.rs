@@ -43,7 +43,7 @@ async fn a_prompt_goes_where_it_is_cached_until_it_is_evicted() {
     assert_eq!((routed.prompt_tokens, routed.overlap_tokens, routed.best_overlap_tokens), (100, 96, 96));
     assert!(routed.expected_ttft_seconds > 0.0);
     // The engine always computes the last token, so a prompt of exactly 6 blocks can use 5.
-    assert_eq!(app.route(&wanted[..96]).await.unwrap().overlap_tokens, 80);
+    assert_eq!(app.route(&wanted[..96]).await.unwrap().best_overlap_tokens, 80);
     assert_eq!(app.knowledge(1), Knowledge::Exact);
 
     // Another prompt takes the blocks that were used longest ago: all of them.
@@ -175,8 +175,6 @@ async fn what_a_caller_leaves_behind_is_freed_when_its_lease_runs_out() {
         let _ = tokio::time::timeout(Duration::from_micros(patience * 100), call).await;
     }
     app.route(&[1]).await.unwrap();
-    let placed = app.core.instances()[0].load.assigned;
-    assert!(placed >= 1);
     eventually("the leases' end", || app.core.router().in_flight() == 0).await;
     app.running.stop().await;
 }

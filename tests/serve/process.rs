@@ -73,13 +73,50 @@ fn the_printed_example_is_valid() {
 #[test]
 fn help_teaches() {
     for (arguments, teaches) in [
-        (&["--help"][..], "warmpath mock-vllm --port 8001"),
+        (&["--help"][..], "warmpath mock-vllm --model Qwen/Qwen3-32B --port 8001"),
         (&["serve", "--help"], "warmpath serve --config warmpath.toml"),
         (&["mock-vllm", "--help"], "curl http://127.0.0.1:8000/v1/completions"),
     ] {
         let help = warmpath(arguments).output().unwrap();
         assert!(String::from_utf8(help.stdout).unwrap().contains(teaches), "{arguments:?}");
     }
+}
+
+/// Help is printed as it stands, so no terminal of 80 columns may have to break its lines.
+#[test]
+fn help_fits_in_80_columns() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["mock-vllm", "--help"]] {
+        let help = warmpath(arguments).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let about = help.split("Usage:").next().unwrap();
+        assert!(about.lines().all(|line| line.len() <= 80), "{about}");
+    }
+}
+
+#[test]
+fn an_instance_that_refuses_is_news_once() {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let events = format!("kv_events = {{ endpoint = \"tcp://127.0.0.1:{port}\" }}\n");
+    let (_folder, path) = file(&(configuration("127.0.0.1:0", "127.0.0.1:0") + &events));
+    let mut child = warmpath(&["serve", "--config", &path]).env("RUST_LOG", "warmpath=debug").spawn().unwrap();
+    let (mut news, mut retries) = (Vec::new(), 0);
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        match () {
+            () if line.contains(" WARN ") => news.push(line),
+            () if line.contains("still no cache events") => retries += 1,
+            () => {}
+        }
+        if retries == 3 {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        matches!(&news[..], [line] if line.contains("Connection refused") && line.contains("instance=\"a\"")),
+        "{news:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 
-/// Starts logging for the whole process. What is logged follows `RUST_LOG`, or is `info` and above without it.
+/// Starts logging for the whole process. What is logged follows `RUST_LOG`, or is `info` and above without it, and `warn` of the mock's ZeroMQ socket, which takes every connection for news.
 ///
 /// An error means that the process has a subscriber already, or that `RUST_LOG` cannot be read.
 pub fn start() -> Result<(), LogsError> {
@@ -12,7 +12,7 @@ pub fn start() -> Result<(), LogsError> {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(directives) => EnvFilter::try_new(&directives)
             .map_err(|source| LogsError::Filter { directives, source: Box::new(source) })?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(DEFAULT),
     };
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -21,6 +21,9 @@ pub fn start() -> Result<(), LogsError> {
         .with_target(false);
     Ok(subscriber.finish().try_init()?)
 }
+
+/// What is logged when nobody says.
+const DEFAULT: &str = "info,zeromq=warn";
 
 /// Logging could not be started.
 #[derive(Debug, thiserror::Error)]

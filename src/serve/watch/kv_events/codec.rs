@@ -105,7 +105,7 @@ pub fn decode(payload: &[u8]) -> Result<Batch<'_>, DecodeError> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(BatchVisitor).map(|batch| batch)
+        deserializer.deserialize_seq(BatchVisitor)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
+use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -173,8 +174,9 @@ fn what_is_not_a_file_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
     let message = Trace::open(folder.path()).unwrap_err().to_string();
     assert!(message.contains("is not a regular file"), "{message}");
-    let message = Trace::open(folder.path().join("absent.jsonl")).unwrap_err().to_string();
-    assert!(message.starts_with("cannot read ") && message.contains("No such file"), "{message}");
+    let absent = Trace::open(folder.path().join("absent.jsonl")).unwrap_err();
+    assert!(absent.to_string().starts_with("cannot read "), "{absent}");
+    assert!(absent.source().unwrap().to_string().contains("No such file"));
 }
 
 proptest! {

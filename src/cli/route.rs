@@ -12,7 +12,7 @@ use std::time::Instant;
 ///
 /// Example:
 ///
-///     warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --send
+///   warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --send
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Route {

@@ -1,0 +1,89 @@
+//! The commands, as a user types them.
+#![cfg(feature = "serve")]
+
+use std::process::{Command, Output};
+
+const CONVERSATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mooncake/conversation_trace.jsonl.gz");
+
+fn warmpath(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_warmpath")).args(arguments).env_remove("RUST_LOG").output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = warmpath(arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is said, which must be one line.
+#[track_caller]
+fn fails(arguments: &[&str]) -> String {
+    let output = warmpath(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said.trim_end().to_owned()
+}
+
+#[test]
+fn the_demo_ends_well_and_says_what_was_won() {
+    let said = succeeds(&["demo", "--requests", "40", "--speed", "200"]);
+    for part in ["round_robin ", "prefix_cost ", "max/mean", "of all prompt tokens from a cache where round_robin took"]
+    {
+        assert!(said.contains(part), "{part:?} is missing from {said}");
+    }
+}
+
+#[test]
+fn a_replay_is_a_table_and_the_same_json_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let arguments = ["replay", CONVERSATION, "--limit", "300", "--policy", "random,prefix_cost", "--seed", "3"];
+    let table = succeeds(&[&arguments[..], &["--json", file.to_str().unwrap()]].concat());
+    for part in ["random ", "prefix_cost ", "ideal ", "300 requests", "8 instances · 527 blocks each"] {
+        assert!(table.contains(part), "{part:?} is missing from {table}");
+    }
+    let json = succeeds(&[&arguments[..], &["--json", "-"]].concat());
+    assert_eq!(json, std::fs::read_to_string(file).unwrap());
+    let reports: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(reports[0]["outcomes"][1]["policy"], "prefix_cost");
+    assert_eq!(reports[0]["outcomes"][1]["requests"], 300);
+}
+
+#[test]
+fn what_cannot_be_replayed_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = folder.path().join("pointer.jsonl");
+    std::fs::write(&pointer, "version https://git-lfs.github.com/spec/v1\noid sha256:07ce\nsize 56\n").unwrap();
+    let said = fails(&["replay", pointer.to_str().unwrap()]);
+    assert!(
+        said.ends_with("is a Git LFS pointer, not the data; run `git lfs pull` in the repository that it came from")
+    );
+    let said = fails(&["replay", "absent.jsonl"]);
+    assert_eq!(said, "error: cannot read absent.jsonl: No such file or directory (os error 2)");
+    let said = fails(&["replay", CONVERSATION, "--time-scale", "0"]);
+    assert_eq!(said, "error: the time scale must be a number above 0, not 0");
+    let said = fails(&["replay", CONVERSATION, "--limit", "3", "--json", folder.path().to_str().unwrap()]);
+    assert!(said.starts_with("error: cannot write "), "{said}");
+}
+
+#[test]
+fn an_unknown_name_lists_what_there_is() {
+    let output = warmpath(&["replay", CONVERSATION, "--policy", "fastest"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains(r#"unknown policy "fastest"; there are random, round_robin,"#), "{said}");
+    let output = warmpath(&["replay", CONVERSATION, "--preset", "gpt"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(r#"unknown model preset "gpt"; there are qwen3-32b-h100-tp2,"#), "{said}");
+}
+
+#[test]
+fn a_router_that_is_not_there_is_said_so() {
+    let said = fails(&["route", "--router", "http://127.0.0.1:1", "--model", "m", "--token-ids", "1,2"]);
+    assert!(
+        said.starts_with("error: cannot reach a router at http://127.0.0.1:1; is `warmpath serve` running?: "),
+        "{said}"
+    );
+}

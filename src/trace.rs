@@ -11,13 +11,26 @@
 mod error;
 mod format;
 mod ideal;
+mod items;
+mod lineage;
+mod order;
+mod overlay;
+mod provenance;
+mod published;
 mod reader;
 mod record;
+mod source;
 mod spread;
+pub mod stats;
+mod tally;
 
 pub use error::{LineError, TraceError};
 pub use format::{Format, TimeUnit};
 pub use ideal::{InfiniteCache, Reuse};
-pub use reader::{Records, Tally, Trace};
-pub use record::Record;
+pub use overlay::Overlay;
+pub use provenance::Provenance;
+pub use published::Published;
+pub use reader::{How, Records, Trace};
+pub use record::{Kind, Record};
 pub use spread::SpreadTies;
+pub use tally::Tally;

@@ -125,7 +125,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn replay(args: &Args, trace: Trace) -> anyhow::Result<Report> {
-    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.format().block_size().tokens());
+    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.block_size().tokens());
     let fleet = Fleet { instances: args.instances, blocks, preset: args.preset };
     let experiment = Experiment {
         trace,

@@ -1,6 +1,7 @@
 //! Commands: one file per subcommand.
 
 mod replay;
+mod trace;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +16,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Replay(replay::Args),
+    Trace(trace::Args),
 }
 
 impl Cli {
@@ -22,6 +24,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Replay(args) => replay::run(args),
+            Command::Trace(args) => trace::run(args),
         }
     }
 }

@@ -22,7 +22,10 @@ mod record;
 mod source;
 mod spread;
 pub mod stats;
+mod synthetic;
 mod tally;
+mod transform;
+mod writer;
 
 pub use error::{LineError, TraceError};
 pub use format::{Format, TimeUnit};
@@ -33,4 +36,7 @@ pub use published::Published;
 pub use reader::{How, Records, Trace};
 pub use record::{Kind, Record};
 pub use spread::SpreadTies;
+pub use synthetic::{Synthetic, SyntheticPreset, UnknownPreset};
 pub use tally::Tally;
+pub use transform::{Merge, MergeError, Slice, scaled};
+pub use writer::{Target, UnknownTarget, Writer, sidecar};

@@ -254,7 +254,7 @@ impl fmt::Display for Format {
 }
 
 /// A block size that is written in the program.
-const fn block_size(tokens: u32) -> BlockSize {
+pub(super) const fn block_size(tokens: u32) -> BlockSize {
     match BlockSize::new(tokens) {
         Ok(size) => size,
         Err(_) => panic!("not a block size"),

@@ -9,6 +9,7 @@ use super::provenance::Provenance;
 use super::record::Record;
 use super::source::{Bytes, Source};
 use super::tally::Tally;
+use super::writer::read_sidecar;
 use crate::routing::block::BlockSize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,7 +53,12 @@ impl Trace {
     }
 
     fn of(source: Source, how: How) -> Result<Trace, TraceError> {
-        let records = Records::open(Items::open(&source)?, &how)?;
+        let mut records = Records::open(Items::open(&source)?, &how)?;
+        if let Source::File(path) = &source
+            && let Some(provenance) = read_sidecar(path)?
+        {
+            records.provenance = provenance;
+        }
         let Records { format, block_size, ref provenance, .. } = records;
         Ok(Trace { source, how, format, block_size, provenance: provenance.clone() })
     }
@@ -85,7 +91,8 @@ impl Trace {
 
     /// Its records, from the start, in order of time.
     pub fn records(&self) -> Result<Records, TraceError> {
-        Records::open(Items::open(&self.source)?, &self.how)
+        let records = Records::open(Items::open(&self.source)?, &self.how)?;
+        Ok(Records { provenance: self.provenance.clone(), ..records })
     }
 }
 

@@ -21,7 +21,9 @@ use super::lineage::Lineage;
 use super::provenance::Provenance;
 use super::published::Published;
 use super::reader::Records;
+use super::record::Record;
 use super::tally::Tally;
+use crate::routing::block::BlockSize;
 use reuse::ReuseCollector;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -57,6 +59,19 @@ pub struct Stats {
     pub published: Option<Published>,
 }
 
+/// What records do not say of themselves.
+#[derive(Clone, Debug)]
+pub struct About<'a> {
+    /// Where they come from.
+    pub file: &'a str,
+    /// How they were written.
+    pub format: &'static str,
+    /// Tokens in each of their blocks.
+    pub block_size: BlockSize,
+    /// Where their prefix structure comes from.
+    pub prefix: Provenance,
+}
+
 /// Conversations.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sessions {
@@ -90,13 +105,28 @@ pub struct KindStats {
 impl Stats {
     /// Reads `records` to the end. `progress` is told of every request.
     pub fn of(file: &str, records: &mut Records, progress: &mut dyn FnMut(u64)) -> Result<Stats, TraceError> {
-        let shares = !records.provenance().is_none();
-        let mut collector = Collector::new(shares.then(|| ReuseCollector::new(records.block_size())));
-        for record in records.by_ref() {
+        let about = About {
+            file,
+            format: records.format().name(),
+            block_size: records.block_size(),
+            prefix: records.provenance().clone(),
+        };
+        let stats = Stats::of_any(about, records.by_ref(), progress)?;
+        Ok(Stats { tally: records.tally(), ..stats })
+    }
+
+    /// The same of records from anywhere, with nothing left out.
+    pub fn of_any(
+        about: About<'_>,
+        all: impl Iterator<Item = Result<Record, TraceError>>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stats, TraceError> {
+        let shares = !about.prefix.is_none();
+        let mut collector = Collector::new(shares.then(|| ReuseCollector::new(about.block_size)));
+        for record in all {
             collector.add(&record?);
             progress(1);
         }
-        let tally = records.tally();
         let Collector { arrivals, input, output, lineage, session_sizes, gaps, turns, kinds, reuse } = collector;
         let requests = input.len() as u64;
         let sessions = lineage.said.then(|| {
@@ -121,12 +151,12 @@ impl Stats {
             .collect();
         kinds.sort_by(|a, b| b.requests.cmp(&a.requests));
         Ok(Stats {
-            file: file.to_owned(),
-            format: records.format().name(),
-            block_tokens: records.block_size().tokens(),
-            prefix: records.provenance().clone(),
+            file: about.file.to_owned(),
+            format: about.format,
+            block_tokens: about.block_size.tokens(),
+            prefix: about.prefix,
             requests,
-            tally,
+            tally: Tally { records: requests, ..Tally::default() },
             arrivals: arrivals.finish(),
             input_tokens: Distribution::of(input),
             output_tokens: Distribution::of(output),
@@ -173,7 +203,7 @@ impl Collector {
         }
     }
 
-    fn add(&mut self, record: &super::record::Record) {
+    fn add(&mut self, record: &Record) {
         self.arrivals.add(record.at);
         self.input.push(record.prompt_tokens.into());
         self.output.push(record.output_tokens.into());

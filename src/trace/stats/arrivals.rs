@@ -12,7 +12,7 @@ pub struct Arrivals {
     pub rate_per_second: f64,
     /// Standard deviation of the time between requests over its mean: 1 for a Poisson process.
     pub interarrival_cv: f64,
-    /// Variance of the requests in each second over their mean: 1 for a Poisson process.
+    /// Variance of the requests in each whole second over their mean: 1 for a Poisson process.
     pub dispersion_1s: f64,
     /// The same for each minute.
     pub dispersion_60s: f64,
@@ -49,14 +49,19 @@ impl Collector {
             counts
         };
         let dispersion = |width: f64| {
-            let (mean, variance) = moments(counts(width).into_iter().map(|count| count as f64));
+            let mut counts = counts(width);
+            if counts.len() > 1 {
+                // The last one is not over yet.
+                counts.pop();
+            }
+            let (mean, variance) = moments(counts.into_iter().map(|count| count as f64));
             variance / mean.max(f64::MIN_POSITIVE)
         };
         // A bin more than needed would hold the last request alone.
         let bin_seconds = (seconds / BINS as f64).max(1.0) * (1.0 + 1e-9);
         Arrivals {
             seconds,
-            rate_per_second: times.len() as f64 / seconds.max(f64::MIN_POSITIVE).max(1e-9),
+            rate_per_second: times.len() as f64 / seconds.max(1e-9),
             interarrival_cv: if mean > 0.0 { variance.sqrt() / mean } else { 0.0 },
             dispersion_1s: dispersion(1.0),
             dispersion_60s: dispersion(60.0),

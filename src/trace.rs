@@ -8,6 +8,7 @@
 //! Drops are counted by reason in a [`Tally`], never silent; what cannot be a record at all is a [`TraceError`] that names
 //! the line.
 
+mod anonymize;
 mod error;
 mod format;
 mod ideal;
@@ -19,6 +20,7 @@ mod provenance;
 mod published;
 mod reader;
 mod record;
+mod recorder;
 mod source;
 mod spread;
 pub mod stats;
@@ -27,6 +29,7 @@ mod tally;
 mod transform;
 mod writer;
 
+pub use anonymize::{Anonymizer, Salt};
 pub use error::{LineError, TraceError};
 pub use format::{Format, TimeUnit};
 pub use ideal::{InfiniteCache, Reuse};
@@ -35,6 +38,7 @@ pub use provenance::Provenance;
 pub use published::Published;
 pub use reader::{How, Records, Trace};
 pub use record::{Kind, Record};
+pub use recorder::{Recorded, Recorder, RecorderConfig, Served};
 pub use spread::SpreadTies;
 pub use synthetic::{Synthetic, SyntheticPreset, UnknownPreset};
 pub use tally::Tally;

@@ -1,5 +1,6 @@
 //! `warmpath trace`: what is in a trace, and traces made from others or from nothing.
 
+mod anonymize;
 mod input;
 mod output;
 mod stats;
@@ -26,6 +27,7 @@ enum Command {
     Slice(transform::SliceArgs),
     Merge(transform::MergeArgs),
     Scale(transform::Scale),
+    Anonymize(anonymize::Args),
 }
 
 /// Runs the command.
@@ -38,5 +40,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Slice(args) => transform::slice(args),
         Command::Merge(args) => transform::merge(args),
         Command::Scale(args) => transform::scale(args),
+        Command::Anonymize(args) => anonymize::run(args),
     }
 }

@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1, Poisson, StandardNormal};
 use rand_pcg::Pcg64;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 /// A synthetic trace.
@@ -259,15 +259,18 @@ impl Generator {
     /// The requests of the trace itself, their blocks and themselves numbered by first appearance.
     fn records(self) -> Vec<Record> {
         let mut chats: Vec<Option<(u64, u32)>> = vec![None; self.requests.len()];
-        let mut numbers: HashMap<ContentHash, ContentHash> = HashMap::new();
+        let mut numbers: Vec<Option<ContentHash>> = vec![None; self.fresh as usize];
+        let mut next = 0;
         let mut records = Vec::with_capacity(self.requests.len());
         for (index, request) in self.requests.into_iter().enumerate().filter(|(_, request)| request.seconds >= 0.0) {
             let parent = request.parent.and_then(|parent| chats[parent]);
             let (chat, turn) = (records.len() as u64, parent.map_or(1, |(_, turn)| turn + 1));
             chats[index] = Some((chat, turn));
-            let mut number = |block| {
-                let next = ContentHash(numbers.len() as u64);
-                *numbers.entry(block).or_insert(next)
+            let mut number = |block: ContentHash| {
+                *numbers[block.0 as usize].get_or_insert_with(|| {
+                    next += 1;
+                    ContentHash(next - 1)
+                })
             };
             records.push(Record {
                 // As the published traces: milliseconds.

@@ -8,11 +8,12 @@ use crate::routing::block::{BlockHash, BlockSize, Namespace};
 use crate::trace::record::Record;
 use serde::Serialize;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The blocks of all requests, in order. Blocks are numbered from zero by first appearance.
 pub(crate) struct Accesses {
     root: BlockHash,
-    numbers: HashMap<BlockHash, u32>,
+    numbers: HashMap<BlockHash, u32, Mixed>,
     blocks: Vec<u32>,
     /// Where the blocks of each request end.
     ends: Vec<usize>,
@@ -47,7 +48,7 @@ impl Eviction {
 impl Accesses {
     pub(crate) fn new(block_size: BlockSize) -> Self {
         let root = BlockHash::root(&Namespace::default(), block_size, 0);
-        Accesses { root, numbers: HashMap::new(), blocks: Vec::new(), ends: Vec::new() }
+        Accesses { root, numbers: HashMap::default(), blocks: Vec::new(), ends: Vec::new() }
     }
 
     /// Adds a request. Its blocks' numbers, in order.
@@ -169,7 +170,7 @@ impl Accesses {
         next_uses
     }
 
-    /// For each reuse, how many distinct blocks were touched since the block's last use, itself included.
+    /// For each reuse, how many other distinct blocks were touched since the block's last use.
     pub(crate) fn stack_distances(&self) -> Vec<u32> {
         let mut latest = Latest { counts: vec![0; self.blocks.len() + 1] };
         let mut last = vec![NEVER; self.distinct()];
@@ -180,14 +181,36 @@ impl Accesses {
             if *last == NEVER {
                 seen += 1;
             } else {
-                // Those whose latest use is not before this block's.
-                distances.push(seen - latest.before(*last));
+                // Those whose latest use is after this block's.
+                distances.push(seen - latest.before(*last) - 1);
                 latest.add(*last, -1);
             }
             latest.add(at, 1);
             *last = at;
         }
         distances
+    }
+}
+
+/// Takes block hashes as they are: they are mixed already.
+type Mixed = BuildHasherDefault<Unchanged>;
+
+#[derive(Default)]
+struct Unchanged(u64);
+
+impl Hasher for Unchanged {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 
@@ -313,7 +336,7 @@ mod tests {
             let mut expected = Vec::new();
             for (at, block) in accesses.blocks.iter().enumerate() {
                 if let Some(last) = accesses.blocks[..at].iter().rposition(|other| other == block) {
-                    let between: std::collections::HashSet<_> = accesses.blocks[last..at].iter().collect();
+                    let between: std::collections::HashSet<_> = accesses.blocks[last + 1..at].iter().collect();
                     expected.push(between.len() as u32);
                 }
             }

@@ -41,7 +41,7 @@ pub struct ReuseStats {
     pub reuse_seconds: Distribution,
     /// The same by what used the block before, with an exponential fit.
     pub intervals: Vec<Interval>,
-    /// Distinct blocks touched from one use of a block to the next, itself included.
+    /// Other distinct blocks touched from one use of a block to the next.
     pub stack_distance_blocks: Distribution,
     /// Hits by cache size.
     pub cache_sizes: Vec<CacheSize>,

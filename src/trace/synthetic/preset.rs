@@ -303,7 +303,7 @@ const QWEN_THINKING: Model = Model {
     sorts: &[Sort {
         name: "thinking",
         share: 1.0,
-        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(98.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
+        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(90.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
         root: log_normal(1500.0, 1.15, 20.0, 28_000.0),
         added: log_normal(300.0, 1.2, 5.0, 9000.0),
         output: log_normal(1665.0, 1.25, 1.0, 38_000.0),
@@ -330,7 +330,7 @@ const MOONCAKE: Model = Model {
         name: "conversation",
         share: 1.0,
         heads: &[one(1.0, 1.0)],
-        root: log_normal(5200.0, 1.35, 100.0, 120_000.0),
+        root: log_normal(3900.0, 1.35, 100.0, 120_000.0),
         added: log_normal(1200.0, 1.5, 10.0, 60_000.0),
         output: log_normal(350.0, 0.55, 1.0, 2000.0),
         gaps: &[(0.7, 110.0), (0.3, 500.0)],

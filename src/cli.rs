@@ -12,6 +12,7 @@ mod replay;
 mod route;
 mod serve;
 mod shutdown;
+mod trace;
 
 use clap::{Parser, Subcommand};
 
@@ -41,6 +42,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Replay(replay::Replay),
+    Trace(trace::Trace),
     Route(route::Route),
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
@@ -53,6 +55,7 @@ impl Cli {
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
+            Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),

@@ -8,17 +8,40 @@
 //! Drops are counted by reason in a [`Tally`], never silent; what cannot be a record at all is a [`TraceError`] that names
 //! the line.
 
+mod anonymize;
 mod error;
 mod format;
 mod ideal;
+mod items;
+mod lineage;
+mod order;
+mod overlay;
 pub mod prompt;
+mod provenance;
+mod published;
 mod reader;
 mod record;
+mod recorder;
+mod source;
 mod spread;
+pub mod stats;
+mod synthetic;
+mod tally;
+mod transform;
+mod writer;
 
+pub use anonymize::{Anonymizer, Salt};
 pub use error::{LineError, TraceError};
 pub use format::{Format, TimeUnit};
 pub use ideal::{InfiniteCache, Reuse};
-pub use reader::{Records, Tally, Trace};
-pub use record::Record;
+pub use overlay::Overlay;
+pub use provenance::Provenance;
+pub use published::Published;
+pub use reader::{How, Records, Trace};
+pub use record::{Kind, Record};
+pub use recorder::{Recorded, Recorder, RecorderConfig, Served};
 pub use spread::SpreadTies;
+pub use synthetic::{Synthetic, SyntheticPreset, UnknownPreset};
+pub use tally::Tally;
+pub use transform::{Merge, MergeError, Slice, scaled};
+pub use writer::{Target, UnknownTarget, Writer, sidecar};

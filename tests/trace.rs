@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::NamedTempFile;
-use warmpath::routing::block::ContentHash;
-use warmpath::trace::{Format, InfiniteCache, Record, Tally, TimeUnit, Trace, TraceError};
+use warmpath::routing::block::{BlockSize, ContentHash};
+use warmpath::trace::{Format, InfiniteCache, Kind, Record, Tally, TimeUnit, Trace, TraceError};
 
 fn file(content: impl AsRef<[u8]>) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
@@ -58,8 +58,18 @@ fn a_real_qwen_bailian_record() {
     assert_eq!(trace.format(), Format::QwenBailian);
     let records: Vec<Record> = trace.records().unwrap().map(Result::unwrap).collect();
     let blocks = (0..32).map(ContentHash).collect();
-    assert_eq!(records, [Record { at: Duration::ZERO, prompt_tokens: 502, output_tokens: 1494, blocks }]);
-    assert_eq!(records[0].full_blocks(trace.format().block_size()).len(), 31, "the last block is partial");
+    let expected = Record {
+        at: Duration::ZERO,
+        prompt_tokens: 502,
+        output_tokens: 1494,
+        blocks,
+        chat: Some(0),
+        turn: Some(1),
+        kind: Some(Kind::new("thinking")),
+        ..Record::default()
+    };
+    assert_eq!(records, [expected]);
+    assert_eq!(records[0].full_blocks(trace.block_size()).len(), 31, "the last block is partial");
 }
 
 #[test]
@@ -88,8 +98,8 @@ fn gzip_crlf_blank_lines_and_a_missing_last_newline_do_not_matter() {
 fn a_block_is_its_id_after_its_parent() {
     // In Qwen-Bailian A and B the same content has the same id wherever it stands.
     let lines = [qwen("0", 48, 1, &[1, 2, 3]), qwen("1", 48, 1, &[9, 2, 3]), qwen("2", 48, 1, &[1, 2, 4])];
-    let (format, records, _) = read(lines.join("\n")).unwrap();
-    let mut cache = InfiniteCache::new(format.block_size());
+    let (_, records, _) = read(lines.join("\n")).unwrap();
+    let mut cache = InfiniteCache::new(BlockSize::DEFAULT);
     let hits = records.iter().map(|record| {
         let before = cache.reuse().hit_blocks;
         cache.visit(record);
@@ -107,9 +117,20 @@ fn what_is_left_out_is_counted() {
         qwen("2", 20, 0, &[1, 2]),
         qwen("3", -1, 3, &[]),
         qwen("4", 20, 3, &[1, 2, 3]),
+        qwen("5", 99_999_999_999, 3, &[1]),
     ];
     let (_, records, tally) = read(lines.join("\n")).unwrap();
-    assert_eq!(tally, Tally { records: 2, dropped_no_prompt: 2, dropped_no_output: 1, miscounted_ids: 1 });
+    assert_eq!(
+        tally,
+        Tally {
+            records: 2,
+            dropped_no_prompt: 2,
+            dropped_no_output: 1,
+            dropped_too_long: 1,
+            miscounted_ids: 1,
+            ..Tally::default()
+        }
+    );
     assert_eq!(records[1].blocks.len(), 2, "ids beyond the prompt are no blocks of it");
 }
 
@@ -129,11 +150,23 @@ fn bad_files_get_one_clear_line() {
         "FILE is a Git LFS pointer, not the data; run `git lfs pull` in the repository that it came from",
     );
     check_error("", "FILE is empty");
+    let known = Format::ALL.map(Format::description).join("; ");
     check_error(
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n",
-        "FILE is in no format that can be read: its first line is not JSON; known formats are Qwen-Bailian (JSON lines \
-         with chat_id, parent_chat_id, timestamp, input_length, output_length, hash_ids) and Mooncake (JSON lines with \
-         timestamp, input_length, output_length, hash_ids)",
+        "Name,Age\nAnn,7\n",
+        &format!(
+            "FILE is in no format that can be read: its first line is neither JSON nor a heading with known columns; \
+             known formats are {known}"
+        ),
+    );
+    check_error(
+        "{\"a\": 1, \"b\": 2}\n",
+        &format!(
+            "FILE is in no format that can be read: its first line has the fields a, b; known formats are {known}"
+        ),
+    );
+    check_error(
+        b"PAR1\x15\x04\xff\xfe".as_slice(),
+        "FILE is a Parquet file, which cannot be read; write it as CSV first",
     );
     let cut = "the record is cut off in the middle; the file is incomplete, fetch it again";
     check_error(format!("{good}\n{}", &good[..40]), &format!("FILE: line 2: {cut}"));
@@ -159,10 +192,6 @@ fn bad_files_get_one_clear_line() {
     );
     check_error(format!("{good}\n\u{fffd}"), "FILE: line 2: not a Mooncake record: expected value at column 1");
     check_error([good.as_bytes(), b"\n\xff\xfe"].concat(), "FILE: line 2: the line is not UTF-8 text");
-    check_error(
-        format!("{good}\n{}", good.replace("600", "99999999999")),
-        "FILE: line 2: input_length 99999999999 is more than a prompt can have",
-    );
     check_error(
         format!("{good}\n{}", good.replace("\"hash_ids\": [0, 1]", "\"hash_ids\": 7")),
         "FILE: line 2: not a Mooncake record: invalid type: integer `7`, expected a sequence at column 71",

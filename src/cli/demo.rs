@@ -59,7 +59,7 @@ impl Demo {
             ensure!(value.is_finite() && value > 0.0, "{name} must be a number above 0, not {value}");
         }
         let trace = Trace::bundled("the bundled trace slice", SLICE)?;
-        let block_size = trace.format().block_size();
+        let block_size = trace.block_size();
         let records: Vec<Record> =
             SpreadTies::new(trace.records()?).take(self.requests as usize).collect::<Result<_, _>>()?;
         let mut ideal = InfiniteCache::new(block_size);

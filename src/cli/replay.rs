@@ -125,7 +125,7 @@ impl Replay {
     }
 
     fn replay(&self, trace: Trace) -> anyhow::Result<Report> {
-        let blocks = self.blocks.unwrap_or_else(|| self.preset.kv_tokens() / trace.format().block_size().tokens());
+        let blocks = self.blocks.unwrap_or_else(|| self.preset.kv_tokens() / trace.block_size().tokens());
         let fleet = Fleet { instances: self.instances, blocks, preset: self.preset };
         let experiment = Experiment {
             trace,

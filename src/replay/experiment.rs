@@ -115,7 +115,7 @@ impl Experiment {
 
     fn ideal(&self) -> Result<(Ideal, TraceSummary), ReplayError> {
         let mut records = self.trace.records()?;
-        let mut cache = InfiniteCache::new(self.trace.format().block_size());
+        let mut cache = InfiniteCache::new(self.trace.block_size());
         let mut requests = 0;
         let mut last = std::time::Duration::ZERO;
         while self.limit.is_none_or(|limit| requests < limit)
@@ -135,7 +135,7 @@ impl Experiment {
     fn replay(&self, policy: PolicyKind, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, ReplayError> {
         let mut cluster = Cluster::new(self.cluster(policy));
         let mut tallied = Tallied::default();
-        let block_size = self.trace.format().block_size();
+        let block_size = self.trace.block_size();
         for record in self.records()? {
             let record = record?;
             let arrival = Arrival {
@@ -158,7 +158,7 @@ impl Experiment {
     }
 
     fn cluster(&self, policy: PolicyKind) -> ClusterConfig {
-        let block_size = self.trace.format().block_size();
+        let block_size = self.trace.block_size();
         let Fleet { instances, blocks, preset } = self.fleet;
         let model = preset.step_model();
         let instance = InstanceConfig { block_size, blocks, sequences_max: preset.sequences_max(), model };

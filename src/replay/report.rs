@@ -2,7 +2,7 @@
 
 use super::experiment::Experiment;
 use super::outcome::Outcome;
-use crate::trace::{InfiniteCache, Tally, Trace};
+use crate::trace::{InfiniteCache, Provenance, Tally, Trace};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub struct TraceSummary {
     pub requests: u64,
     /// From the first request to the last, as recorded.
     pub seconds: f64,
+    /// Where the prefix structure, and with it every hit ratio, comes from.
+    pub prefix: Provenance,
     /// What reading left out.
     pub tally: Tally,
 }
@@ -71,9 +73,10 @@ impl TraceSummary {
         TraceSummary {
             file: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             format: trace.format().name(),
-            block_tokens: trace.format().block_size().tokens(),
+            block_tokens: trace.block_size().tokens(),
             requests,
             seconds: last.as_secs_f64(),
+            prefix: trace.provenance().clone(),
             tally,
         }
     }
@@ -106,21 +109,17 @@ impl Report {
 
     /// A heading, an aligned table and, where there is any, what was left out.
     pub fn to_text(&self) -> String {
-        let TraceSummary { file, format, block_tokens, requests, seconds, tally } = &self.trace;
+        let TraceSummary { file, format, block_tokens, requests, seconds, prefix, tally } = &self.trace;
         let fleet = &self.fleet;
         let mut text = format!(
-            "{file} · {format}, {block_tokens}-token blocks · {requests} requests in {seconds:.0} s\n\
+            "{file} · {format}, {block_tokens}-token blocks · {requests} requests in {seconds:.0} s · \
+             prefix: {prefix}\n\
              {} instances · {} blocks each · {} · time scale {} · seed {}\n",
             fleet.instances, fleet.blocks, fleet.preset, fleet.time_scale, fleet.seed
         );
         text += &format!("{}\n", self.table());
-        let left_out = [
-            (tally.dropped_no_prompt, "left out: empty prompt"),
-            (tally.dropped_no_output, "left out: no output (failed requests)"),
-            (tally.miscounted_ids, "kept, but with more or fewer block ids than their prompt has blocks"),
-        ];
-        for (count, what) in left_out.into_iter().filter(|&(count, _)| count > 0) {
-            text += &format!("{count} records {what}\n");
+        for line in tally.lines() {
+            text += &format!("{line}\n");
         }
         if let Some(refused) = self.outcomes.iter().map(|outcome| outcome.refused_too_large).max().filter(|&n| n > 0) {
             text +=

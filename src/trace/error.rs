@@ -1,6 +1,7 @@
 //! Why a trace cannot be read.
 
 use super::format::Format;
+use super::provenance::Provenance;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ pub enum TraceError {
         source: io::Error,
     },
     /// Not a plain file.
-    #[error("{path} is not a regular file; a trace is read once for each policy, so write it to a file first", path = path.display())]
+    #[error("{path} is not a regular file, nor a folder of JSON files; a trace is read once for each policy, so write it to a file first", path = path.display())]
     NotAFile {
         /// What was named.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub enum TraceError {
     /// The first line fits no known format.
     #[error(
         "{path} is in no format that can be read: its first line {found}; known formats are {}",
-        Format::ALL.map(Format::description).join(" and "),
+        Format::ALL.map(Format::description).join("; "),
         path = path.display()
     )]
     UnknownFormat {
@@ -44,6 +45,20 @@ pub enum TraceError {
         path: PathBuf,
         /// What the first line is like.
         found: String,
+    },
+    /// A Parquet file.
+    #[error("{path} is a Parquet file, which cannot be read; write it as CSV first", path = path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An overlay over prompts whose structure is known.
+    #[error("{path} has a prefix structure of its own ({provenance}); no overlay can be laid over it", path = path.display())]
+    HasStructure {
+        /// The file.
+        path: PathBuf,
+        /// Where that comes from.
+        provenance: Provenance,
     },
     /// A line cannot be a record.
     #[error("{path}: line {line}: {error}", path = path.display())]
@@ -90,7 +105,15 @@ pub enum LineError {
         /// The block size that would fit.
         looks_like: u32,
         /// The format.
-        format: Format,
+        format: &'static str,
+    },
+    /// It holds text.
+    #[error(
+        "{format} holds text, and lengths and blocks of text need a tokenizer; tokenize it first, e.g. to Marconi's form"
+    )]
+    NeedsTokenizer {
+        /// The format.
+        format: &'static str,
     },
     /// The timestamp makes no sense in the format's unit.
     #[error("timestamp {timestamp} {why}; if the file counts {other}, pass --time-unit {other_flag}")]

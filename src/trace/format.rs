@@ -1,153 +1,251 @@
 //! The formats that can be read, each in a file of its own.
+//!
+//! A format is known by its content: the names of its columns or of the fields of its first record, never by a file's
+//! name. Its module says how, and gives a parser that turns one line, or one element of a JSON array, into records.
 
+mod azure;
+mod burstgpt;
+mod csv;
+mod dynamo;
+mod dynamo_request;
+mod fields;
+mod gmi;
+mod kavier;
+mod llmservingsim;
+mod marconi;
 mod mooncake;
+pub(super) mod native;
 mod qwen_bailian;
+mod ragpulse;
+mod scan;
+mod sharegpt;
+mod time;
+mod vidur;
+mod weka;
 
-use super::error::LineError;
+use super::error::{LineError, TraceError};
+use super::items::Items;
+use super::provenance::Provenance;
 use super::record::Record;
-use crate::routing::block::{BlockSize, ContentHash};
-use serde::Deserialize;
-use serde_json::Number;
+use super::tally::{DropReason, Tally};
+use crate::routing::block::BlockSize;
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+
+pub use time::TimeUnit;
 
 /// How a trace is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
+    /// Warmpath's own.
+    Native,
     /// Alibaba's anonymised Qwen serving traces.
     QwenBailian,
+    /// The request traces of NVIDIA Dynamo.
+    DynamoRequest,
+    /// Rows for replay of NVIDIA Dynamo and AIPerf: Mooncake's, with more fields.
+    Dynamo,
+    /// The LMBench trace of GMI Cloud.
+    Gmi,
+    /// The RAGPulse trace.
+    RagPulse,
     /// The Mooncake traces of Kimi.
     Mooncake,
+    /// Marconi's traces, and the enriched edition of them.
+    Marconi,
+    /// What LLMServingSim reads.
+    LlmServingSim,
+    /// Claude Code sessions, as Weka's kv-cache-tester has them.
+    Weka,
+    /// ShareGPT conversations.
+    ShareGpt,
+    /// Kavier's input.
+    Kavier,
+    /// BurstGPT, all versions.
+    BurstGpt,
+    /// Microsoft Azure's LLM and LMM inference traces.
+    Azure,
+    /// What Vidur and Splitwise's simulators read.
+    Vidur,
 }
 
-/// What a trace counts time in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeUnit {
-    /// Seconds, with or without a fraction.
-    Seconds,
-    /// Milliseconds, whole.
-    Milliseconds,
+/// What tells a format from others, and how it is read.
+struct Spec {
+    name: &'static str,
+    description: &'static str,
+    shape: Shape,
+    /// `None` where times carry their unit.
+    time_unit: Option<TimeUnit>,
+    /// Whether a record that is earlier than the one before means damage.
+    sorted: bool,
+    open: fn(&Opening<'_>) -> Result<Opened, LineError>,
 }
 
-/// What a line holds.
-#[derive(Debug)]
-pub(super) enum Parsed {
-    Record {
-        record: Record,
-        /// The number of ids is not that of the blocks that the prompt touches.
-        miscounted: bool,
-    },
-    Dropped(DropReason),
+/// How to know a format.
+enum Shape {
+    /// By the first object.
+    Json(fn(&Map<String, Value>) -> bool),
+    /// By columns in the heading.
+    Csv(&'static [&'static str]),
 }
 
-/// Why a well-formed line is no request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DropReason {
-    NoPrompt,
-    NoOutput,
+/// What a parser is made from.
+pub(super) struct Opening<'a> {
+    /// The first record, or the heading.
+    pub(super) first: &'a str,
+    pub(super) unit: TimeUnit,
+    /// What the user says.
+    pub(super) block_size: Option<BlockSize>,
 }
 
-/// The fields that both formats share; others are not needed and not checked.
-#[derive(Debug, Deserialize)]
-struct Line {
-    timestamp: Number,
-    input_length: i64,
-    output_length: i64,
-    hash_ids: Vec<u64>,
+/// A parser, and what is known once it is made.
+pub(super) struct Opened {
+    pub(super) parser: Box<dyn Parse>,
+    pub(super) block_size: BlockSize,
+    pub(super) provenance: Provenance,
+    /// The first item was a heading, not a record.
+    pub(super) header: bool,
+}
+
+/// From one line or element to any number of records.
+pub(super) trait Parse: Send {
+    fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError>;
+}
+
+/// What parsing gave and left out.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) records: VecDeque<Record>,
+    pub(super) tally: Tally,
+}
+
+impl Batch {
+    fn keep(&mut self, record: Record) {
+        self.records.push_back(record);
+    }
+
+    fn drop(&mut self, reason: DropReason) {
+        self.tally.drop(reason);
+    }
 }
 
 impl Format {
-    /// All formats.
-    pub const ALL: [Format; 2] = [Format::QwenBailian, Format::Mooncake];
+    /// All formats; what fits two is the one that comes first.
+    pub const ALL: [Format; 15] = [
+        Format::Native,
+        Format::QwenBailian,
+        Format::DynamoRequest,
+        Format::Gmi,
+        Format::RagPulse,
+        Format::Mooncake,
+        Format::Marconi,
+        Format::Dynamo,
+        Format::LlmServingSim,
+        Format::Weka,
+        Format::ShareGpt,
+        Format::Kavier,
+        Format::BurstGpt,
+        Format::Azure,
+        Format::Vidur,
+    ];
+
+    const fn spec(self) -> &'static Spec {
+        match self {
+            Format::Native => &native::SPEC,
+            Format::QwenBailian => &qwen_bailian::SPEC,
+            Format::DynamoRequest => &dynamo_request::SPEC,
+            Format::Dynamo => &dynamo::SPEC,
+            Format::Gmi => &gmi::SPEC,
+            Format::RagPulse => &ragpulse::SPEC,
+            Format::Mooncake => &mooncake::SPEC,
+            Format::Marconi => &marconi::SPEC,
+            Format::LlmServingSim => &llmservingsim::SPEC,
+            Format::Weka => &weka::SPEC,
+            Format::ShareGpt => &sharegpt::SPEC,
+            Format::Kavier => &kavier::SPEC,
+            Format::BurstGpt => &burstgpt::SPEC,
+            Format::Azure => &azure::SPEC,
+            Format::Vidur => &vidur::SPEC,
+        }
+    }
 
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
-        match self {
-            Format::QwenBailian => qwen_bailian::NAME,
-            Format::Mooncake => mooncake::NAME,
-        }
+        self.spec().name
     }
 
-    /// Its name and how to know it.
+    /// What it is and how to know it.
     pub const fn description(self) -> &'static str {
-        match self {
-            Format::QwenBailian => qwen_bailian::DESCRIPTION,
-            Format::Mooncake => mooncake::DESCRIPTION,
-        }
+        self.spec().description
     }
 
-    /// Tokens in each of its blocks.
-    pub const fn block_size(self) -> BlockSize {
-        match self {
-            Format::QwenBailian => qwen_bailian::BLOCK_SIZE,
-            Format::Mooncake => mooncake::BLOCK_SIZE,
-        }
+    /// What it counts time in; `None` where times carry their unit.
+    pub const fn time_unit(self) -> Option<TimeUnit> {
+        self.spec().time_unit
     }
 
-    /// What it counts time in.
-    pub const fn time_unit(self) -> TimeUnit {
-        match self {
-            Format::QwenBailian => TimeUnit::Seconds,
-            Format::Mooncake => TimeUnit::Milliseconds,
-        }
+    /// Whether a record that is earlier than the one before means that the file is damaged.
+    pub(super) const fn is_sorted(self) -> bool {
+        self.spec().sorted
     }
 
-    /// The format whose first record is `line`, or what the line is like instead.
-    pub(super) fn detect(line: &str) -> Result<Format, String> {
-        let fields = match serde_json::from_str::<serde_json::Value>(line) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            Ok(_) => return Err("is JSON, but not an object".to_owned()),
-            Err(error) if error.is_eof() => return Err("is cut off in the middle of a JSON object".to_owned()),
-            Err(_) => return Err("is not JSON".to_owned()),
+    pub(super) fn open(self, opening: &Opening<'_>) -> Result<Opened, LineError> {
+        (self.spec().open)(opening)
+    }
+
+    /// The format whose first record or heading comes first in `items`, which is put back.
+    pub(super) fn detect(items: &mut Items) -> Result<Format, TraceError> {
+        let path = items.path().to_owned();
+        let lines = items.are_lines();
+        let first = match items.next() {
+            Ok(Some(first)) => first,
+            Ok(None) => return Err(TraceError::Empty { path }),
+            Err(error) => {
+                return Err(if items.starts_with(PARQUET_MAGIC) { TraceError::Parquet { path } } else { error });
+            }
         };
-        let has = |names: &[&str]| names.iter().all(|name| fields.contains_key(*name));
-        if has(qwen_bailian::FIELDS) {
-            Ok(Format::QwenBailian)
-        } else if has(mooncake::FIELDS) {
-            Ok(Format::Mooncake)
-        } else {
+        if first.starts_with(LFS_MAGIC) {
+            return Err(TraceError::LfsPointer { path });
+        }
+        if first.as_bytes().starts_with(PARQUET_MAGIC) {
+            return Err(TraceError::Parquet { path });
+        }
+        let found = match serde_json::from_str::<Value>(first) {
+            Ok(Value::Object(fields)) => Format::of_object(&fields),
+            Ok(_) => Err("is JSON, but not an object".to_owned()),
+            Err(error) if error.is_eof() && first.starts_with('{') && lines => {
+                items.as_objects();
+                return Format::detect(items);
+            }
+            Err(_) if first.starts_with('{') => Err("is not JSON, though it begins like it".to_owned()),
+            Err(_) => Format::of_heading(first),
+        };
+        items.put_back();
+        found.map_err(|found| TraceError::UnknownFormat { path, found })
+    }
+
+    fn of_object(fields: &Map<String, Value>) -> Result<Format, String> {
+        let fits = |format: &Format| matches!(format.spec().shape, Shape::Json(fits) if fits(fields));
+        Format::ALL.into_iter().find(fits).ok_or_else(|| {
             let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
-            Err(format!("has the fields {}", names.join(", ")))
-        }
+            format!("has the fields {}", names.join(", "))
+        })
     }
 
-    pub(super) fn parse(self, line: &str, unit: TimeUnit) -> Result<Parsed, LineError> {
-        let line: Line = serde_json::from_str(line).map_err(|error| match error.is_eof() {
-            true => LineError::Truncated,
-            false => LineError::Malformed { reason: format!("not a {} record: {}", self.name(), without_line(&error)) },
-        })?;
-        let at = unit.duration(&line.timestamp)?;
-        let Some(prompt_tokens) = tokens("input_length", line.input_length)? else {
-            return Ok(Parsed::Dropped(DropReason::NoPrompt));
+    fn of_heading(line: &str) -> Result<Format, String> {
+        let header = csv::Header::new(line);
+        let fits = |format: &Format| match format.spec().shape {
+            Shape::Csv(columns) => columns.iter().all(|name| header.index(name).is_some()),
+            Shape::Json(_) => false,
         };
-        let Some(output_tokens) = tokens("output_length", line.output_length)? else {
-            return Ok(Parsed::Dropped(DropReason::NoOutput));
-        };
-        let miscounted = self.check_ids(line.hash_ids.len(), prompt_tokens)?;
-        let mut blocks: Vec<ContentHash> = line.hash_ids.into_iter().map(ContentHash).collect();
-        blocks.truncate(self.block_size().touched_blocks(prompt_tokens) as usize);
-        let record = Record { at, prompt_tokens, output_tokens, blocks };
-        Ok(Parsed::Record { record, miscounted })
-    }
-
-    /// Whether the ids are miscounted; an error when they are those of another format's blocks.
-    fn check_ids(self, ids: usize, prompt_tokens: u32) -> Result<bool, LineError> {
-        let touched = |format: Format| format.block_size().touched_blocks(prompt_tokens) as usize;
-        if ids == touched(self) {
-            return Ok(false);
-        }
-        match Format::ALL.into_iter().find(|&other| ids == touched(other)) {
-            Some(other) => Err(LineError::BlockSize {
-                ids,
-                tokens: prompt_tokens,
-                block_size: self.block_size().tokens(),
-                looks_like: other.block_size().tokens(),
-                format: self,
-            }),
-            None => Ok(true),
-        }
+        let said = || "is neither JSON nor a heading with known columns".to_owned();
+        Format::ALL.into_iter().find(fits).ok_or_else(said)
     }
 }
+
+const LFS_MAGIC: &str = "version https://git-lfs.github.com/spec/";
+const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,51 +253,10 @@ impl fmt::Display for Format {
     }
 }
 
-impl TimeUnit {
-    /// A month: longer than any published trace, shorter than two hours of milliseconds read as seconds.
-    const SECONDS_MAX: f64 = 31.0 * 86_400.0;
-
-    fn duration(self, timestamp: &Number) -> Result<Duration, LineError> {
-        let value = timestamp.as_f64().unwrap_or(f64::NAN);
-        let wrong = |why, other: TimeUnit| {
-            let (other, other_flag) = match other {
-                TimeUnit::Seconds => ("seconds", "s"),
-                TimeUnit::Milliseconds => ("milliseconds", "ms"),
-            };
-            Err(LineError::TimeUnit { timestamp: timestamp.to_string(), why, other, other_flag })
-        };
-        if !value.is_finite() || value < 0.0 {
-            return Err(LineError::Malformed {
-                reason: format!("timestamp {timestamp} is not a time since the start"),
-            });
-        }
-        match self {
-            TimeUnit::Seconds if value > Self::SECONDS_MAX => {
-                wrong("is more than a month after the start, in seconds", TimeUnit::Milliseconds)
-            }
-            TimeUnit::Milliseconds if value.fract() != 0.0 => {
-                wrong("is not a whole number of milliseconds", TimeUnit::Seconds)
-            }
-            // Through whole microseconds, so that 0.123 s is 123 ms exactly.
-            TimeUnit::Seconds => Ok(Duration::from_micros((value * 1e6).round() as u64)),
-            TimeUnit::Milliseconds => Ok(Duration::from_millis(value as u64)),
-        }
-    }
-}
-
-/// What the parser says, with the column; it sees one line at a time, so its line number would mislead.
-fn without_line(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let said = message.rsplit_once(" at line ").map_or(message.as_str(), |(said, _)| said);
-    format!("{said} at column {}", error.column())
-}
-
-/// A token count; `None` when it is zero or less, which published traces use for failed requests.
-fn tokens(field: &str, count: i64) -> Result<Option<u32>, LineError> {
-    match u32::try_from(count) {
-        Ok(0) => Ok(None),
-        Ok(count) => Ok(Some(count)),
-        Err(_) if count < 0 => Ok(None),
-        Err(_) => Err(LineError::Malformed { reason: format!("{field} {count} is more than a prompt can have") }),
+/// A block size that is written in the program.
+pub(super) const fn block_size(tokens: u32) -> BlockSize {
+    match BlockSize::new(tokens) {
+        Ok(size) => size,
+        Err(_) => panic!("not a block size"),
     }
 }

@@ -29,13 +29,12 @@ fn token(content: u64, position: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::routing::block::ContentHash;
-    use std::time::Duration;
 
     #[test]
     fn sharing_is_as_recorded() {
         let record = |prompt_tokens, ids: &[u64]| {
             let blocks = ids.iter().copied().map(ContentHash).collect();
-            tokens(&Record { at: Duration::ZERO, prompt_tokens, output_tokens: 1, blocks }, BlockSize::DEFAULT)
+            tokens(&Record { prompt_tokens, output_tokens: 1, blocks, ..Record::default() }, BlockSize::DEFAULT)
         };
         let (a, b, c) = (record(40, &[1, 2, 3]), record(40, &[1, 2, 4]), record(33, &[1, 9, 3]));
         assert_eq!((a.len(), c.len()), (40, 33));

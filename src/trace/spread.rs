@@ -64,7 +64,7 @@ mod tests {
 
     fn spread(times_ms: &[u64]) -> Vec<u64> {
         let record = |&ms: &u64| {
-            Ok(Record { at: Duration::from_millis(ms), prompt_tokens: 1, output_tokens: 1, blocks: Vec::new() })
+            Ok(Record { at: Duration::from_millis(ms), prompt_tokens: 1, output_tokens: 1, ..Record::default() })
         };
         SpreadTies::new(times_ms.iter().map(record)).map(|record| record.unwrap().at.as_millis() as u64).collect()
     }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn an_error_comes_out_after_what_was_read_before_it() {
         let record =
-            |ms| Ok(Record { at: Duration::from_millis(ms), prompt_tokens: 1, output_tokens: 1, blocks: vec![] });
+            |ms| Ok(Record { at: Duration::from_millis(ms), prompt_tokens: 1, output_tokens: 1, ..Record::default() });
         let records = [record(1), record(1), Err(TraceError::Empty { path: "x".into() })];
         let out: Vec<bool> = SpreadTies::new(records.into_iter()).map(|record| record.is_ok()).collect();
         assert_eq!(out, [true, true, false]);

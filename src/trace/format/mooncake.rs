@@ -4,13 +4,43 @@
 //! [`SpreadTies`](crate::trace::SpreadTies). Source: the repository kvcache-ai/Mooncake; Qin et al., "Mooncake",
 //! USENIX FAST 2025.
 
-use crate::routing::block::BlockSize;
+use super::qwen_bailian::BlockLines;
+use super::{Batch, LineError, Opened, Opening, Parse, Provenance, Shape, Spec, TimeUnit, block_size};
+use crate::trace::record::Kinds;
+use serde_json::{Map, Value};
 
-pub(super) const NAME: &str = "Mooncake";
-pub(super) const DESCRIPTION: &str = "Mooncake (JSON lines with timestamp, input_length, output_length, hash_ids)";
-pub(super) const BLOCK_SIZE: BlockSize = match BlockSize::new(512) {
-    Ok(size) => size,
-    Err(_) => panic!("512 is a block size"),
+pub(super) const SPEC: Spec = Spec {
+    name: NAME,
+    description: "Mooncake (JSON lines with timestamp, input_length, output_length, hash_ids)",
+    shape: Shape::Json(fits),
+    time_unit: Some(TimeUnit::Milliseconds),
+    sorted: true,
+    open,
 };
-/// What it has besides what nobody else has.
-pub(super) const FIELDS: &[&str] = &["timestamp", "input_length", "output_length", "hash_ids"];
+
+const NAME: &str = "Mooncake";
+const BLOCK_TOKENS: u32 = 512;
+const FIELDS: [&str; 4] = ["timestamp", "input_length", "output_length", "hash_ids"];
+
+/// These four fields, and none of those by which Dynamo and AIPerf extend them.
+fn fits(fields: &Map<String, Value>) -> bool {
+    FIELDS.iter().all(|&name| fields.contains_key(name))
+        && !super::dynamo::EXTENSIONS.iter().any(|&n| fields.contains_key(n))
+}
+
+fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
+    Ok(Opened {
+        parser: Box::new(Parser(BlockLines::new(NAME, BLOCK_TOKENS, opening))),
+        block_size: opening.block_size.unwrap_or(block_size(BLOCK_TOKENS)),
+        provenance: Provenance::Real,
+        header: false,
+    })
+}
+
+struct Parser(BlockLines);
+
+impl Parse for Parser {
+    fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError> {
+        self.0.parse(item, &mut Kinds::default(), out)
+    }
+}

@@ -1,0 +1,121 @@
+//! How all subcommands name a trace and say how to read it.
+
+use crate::routing::block::BlockSize;
+use crate::trace::{Format, How, Overlay, Records, TimeUnit, Trace};
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+
+/// How to read a trace, where not as its format says.
+#[derive(Debug, clap::Args)]
+pub struct Reading {
+    /// What the trace counts time in, if not what its format says.
+    #[arg(long, value_name = "UNIT")]
+    time_unit: Option<Unit>,
+
+    /// Tokens a block, for formats that do not say, and for traces of tokens.
+    #[arg(long, value_name = "TOKENS", value_parser = block_size)]
+    block_size: Option<BlockSize>,
+
+    /// Prefix structure for a trace that has none: `none`, `inferred`, `apps`, `sessions`, or `target=H` for an ideal hit
+    /// ratio of H. It is a hypothesis, and is printed beside every hit ratio.
+    #[arg(long, value_name = "OVERLAY", default_value = "none")]
+    overlay: String,
+
+    /// Seed of the overlay.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    overlay_seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Unit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+fn block_size(text: &str) -> Result<BlockSize, String> {
+    let tokens = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    BlockSize::new(tokens).map_err(|error| error.to_string())
+}
+
+impl Reading {
+    /// As the library takes it.
+    pub fn how(&self) -> anyhow::Result<How> {
+        let time_unit = self.time_unit.map(|unit| match unit {
+            Unit::S => TimeUnit::Seconds,
+            Unit::Ms => TimeUnit::Milliseconds,
+            Unit::Us => TimeUnit::Microseconds,
+            Unit::Ns => TimeUnit::Nanoseconds,
+        });
+        let seed = self.overlay_seed;
+        let overlay = match self.overlay.split_once('=') {
+            None if self.overlay == "none" => Overlay::None,
+            None if self.overlay == "inferred" => Overlay::Inferred,
+            None if self.overlay == "apps" => Overlay::Apps { seed },
+            None if self.overlay == "sessions" => Overlay::Sessions { seed },
+            Some(("target", ratio)) => match ratio.parse() {
+                Ok(ratio) if (0.0..1.0).contains(&ratio) => Overlay::Target { ratio, seed },
+                _ => bail!("the target hit ratio must be from 0 to below 1, not {ratio:?}"),
+            },
+            _ => bail!("unknown overlay {:?}; known are none, inferred, apps, sessions, target=H", self.overlay),
+        };
+        Ok(How { time_unit, block_size: self.block_size, overlay })
+    }
+
+    /// The records of a file, or of standard input for `-`.
+    pub fn records(&self, path: &Path) -> anyhow::Result<Records> {
+        let how = self.how()?;
+        Ok(if is_pipe(path) {
+            Records::of_stream(Path::new("standard input"), Box::new(std::io::stdin()), &how)?
+        } else {
+            Trace::open_as(path, how)?.records()?
+        })
+    }
+}
+
+/// Whether a path stands for standard input or output.
+pub fn is_pipe(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Its name in reports.
+pub fn name(path: &Path) -> String {
+    if is_pipe(path) {
+        return "standard input".to_owned();
+    }
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Counts records while they pass.
+pub fn progress(path: &Path) -> ProgressBar {
+    let template = "{spinner} {msg}  {human_pos} requests  {per_sec}  {elapsed}";
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.set_message(name(path));
+    bar
+}
+
+/// Writes `text` to a file, or to standard output for `-`.
+pub fn write(path: &PathBuf, text: &str) -> anyhow::Result<()> {
+    if is_pipe(path) {
+        return std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())
+            .context("cannot write to standard output");
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What can be read, for the help.
+pub fn formats() -> String {
+    let mut text = "Formats, recognised by content:\n".to_owned();
+    for format in Format::ALL {
+        text += &format!("  {}\n", format.description());
+    }
+    text
+}

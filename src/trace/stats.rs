@@ -1,0 +1,234 @@
+//! What is in a trace: the characterisation of Wang et al., "KVCache Cache in the Wild", USENIX ATC 2025, for any trace.
+//!
+//! Everything comes from one pass over the records. It keeps a few numbers for each request and for each block that a
+//! prompt touches, so its memory grows with the trace, unlike a reader's.
+
+mod accesses;
+mod arrivals;
+mod distribution;
+mod html;
+mod plot;
+mod reuse;
+mod text;
+
+pub use accesses::Eviction;
+pub use arrivals::Arrivals;
+pub use distribution::Distribution;
+pub use reuse::{CacheSize, Interval, Popularity, ReuseStats};
+
+use super::error::TraceError;
+use super::lineage::Lineage;
+use super::provenance::Provenance;
+use super::published::Published;
+use super::reader::Records;
+use super::record::Record;
+use super::tally::Tally;
+use crate::routing::block::BlockSize;
+use reuse::ReuseCollector;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What is in a trace. Serialises to JSON with these field names; the same trace gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stats {
+    /// The file, without its folder.
+    pub file: String,
+    /// How it is written.
+    pub format: &'static str,
+    /// Tokens a block.
+    pub block_tokens: u32,
+    /// Where the prefix structure, and with it every hit ratio, comes from.
+    pub prefix: Provenance,
+    /// Requests.
+    pub requests: u64,
+    /// What reading left out.
+    pub tally: Tally,
+    /// When they came.
+    pub arrivals: Arrivals,
+    /// Prompt lengths, in tokens.
+    pub input_tokens: Distribution,
+    /// Output lengths, in tokens.
+    pub output_tokens: Distribution,
+    /// Conversations; `None` where the trace knows none.
+    pub sessions: Option<Sessions>,
+    /// Requests of each kind, the most frequent first; empty where the trace knows none.
+    pub kinds: Vec<KindStats>,
+    /// What prompts share; `None` where nothing is shared by construction.
+    pub reuse: Option<ReuseStats>,
+    /// How it compares with the published file of the same name; `None` where there is none.
+    pub published: Option<Published>,
+}
+
+/// What records do not say of themselves.
+#[derive(Clone, Debug)]
+pub struct About<'a> {
+    /// Where they come from.
+    pub file: &'a str,
+    /// How they were written.
+    pub format: &'static str,
+    /// Tokens in each of their blocks.
+    pub block_size: BlockSize,
+    /// Where their prefix structure comes from.
+    pub prefix: Provenance,
+}
+
+/// Conversations.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sessions {
+    /// How many.
+    pub sessions: u64,
+    /// Of all requests, those that continue another.
+    pub child_share: f64,
+    /// Of all sessions, those of a single request.
+    pub single_request_share: f64,
+    /// Requests whose parent is not in the trace; they count as first turns.
+    pub missing_parents: u64,
+    /// Requests that are turn 1, 2, 3 to 5, 6 to 10, and later.
+    pub turns: [u64; 5],
+    /// Requests a session.
+    pub requests_per_session: Distribution,
+    /// From a request to the one that continues it, in seconds.
+    pub gap_seconds: Distribution,
+}
+
+/// The requests of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KindStats {
+    /// What the trace calls them.
+    pub kind: String,
+    /// How many.
+    pub requests: u64,
+    /// Of their blocks, those seen before, from the start of the prompt; `None` where nothing is shared by construction.
+    pub hit_ratio: Option<f64>,
+}
+
+impl Stats {
+    /// Reads `records` to the end. `progress` is told of every request.
+    pub fn of(file: &str, records: &mut Records, progress: &mut dyn FnMut(u64)) -> Result<Stats, TraceError> {
+        let about = About {
+            file,
+            format: records.format().name(),
+            block_size: records.block_size(),
+            prefix: records.provenance().clone(),
+        };
+        let stats = Stats::of_any(about, records.by_ref(), progress)?;
+        Ok(Stats { tally: records.tally(), ..stats })
+    }
+
+    /// The same of records from anywhere, with nothing left out.
+    pub fn of_any(
+        about: About<'_>,
+        all: impl Iterator<Item = Result<Record, TraceError>>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stats, TraceError> {
+        let shares = !about.prefix.is_none();
+        let mut collector = Collector::new(shares.then(|| ReuseCollector::new(about.block_size)));
+        for record in all {
+            collector.add(&record?);
+            progress(1);
+        }
+        let Collector { arrivals, input, output, lineage, session_sizes, gaps, turns, kinds, reuse } = collector;
+        let requests = input.len() as u64;
+        let sessions = lineage.said.then(|| {
+            let sizes: Vec<f64> = session_sizes.iter().map(|&size| f64::from(size)).collect();
+            let single = session_sizes.iter().filter(|&&size| size == 1).count();
+            Sessions {
+                sessions: session_sizes.len() as u64,
+                child_share: gaps.len() as f64 / requests.max(1) as f64,
+                single_request_share: single as f64 / session_sizes.len().max(1) as f64,
+                missing_parents: lineage.missing_parents,
+                turns,
+                requests_per_session: Distribution::of(sizes),
+                gap_seconds: Distribution::of(gaps),
+            }
+        });
+        let mut kinds: Vec<KindStats> = kinds
+            .into_iter()
+            .map(|(kind, (requests, hits, blocks))| {
+                let hit_ratio = shares.then(|| hits as f64 / blocks.max(1) as f64);
+                KindStats { kind, requests, hit_ratio }
+            })
+            .collect();
+        kinds.sort_by(|a, b| b.requests.cmp(&a.requests));
+        Ok(Stats {
+            file: about.file.to_owned(),
+            format: about.format,
+            block_tokens: about.block_size.tokens(),
+            prefix: about.prefix,
+            requests,
+            tally: Tally { records: requests, ..Tally::default() },
+            arrivals: arrivals.finish(),
+            input_tokens: Distribution::of(input),
+            output_tokens: Distribution::of(output),
+            sessions,
+            kinds,
+            reuse: reuse.map(|reuse| reuse.finish(&session_sizes)),
+            published: None,
+        })
+    }
+
+    /// The same, compared with the published file of the same name, if there is one.
+    pub fn compared_with_published(mut self, path: &std::path::Path) -> Result<Stats, TraceError> {
+        self.published = Published::compare(path, &self)?;
+        Ok(self)
+    }
+}
+
+/// What is kept of each request.
+struct Collector {
+    arrivals: arrivals::Collector,
+    input: Vec<f64>,
+    output: Vec<f64>,
+    lineage: Lineage,
+    session_sizes: Vec<u32>,
+    gaps: Vec<f64>,
+    turns: [u64; 5],
+    /// Requests, hit blocks and blocks of each kind.
+    kinds: BTreeMap<String, (u64, u64, u64)>,
+    reuse: Option<ReuseCollector>,
+}
+
+impl Collector {
+    fn new(reuse: Option<ReuseCollector>) -> Self {
+        Collector {
+            arrivals: arrivals::Collector::default(),
+            input: Vec::new(),
+            output: Vec::new(),
+            lineage: Lineage::default(),
+            session_sizes: Vec::new(),
+            gaps: Vec::new(),
+            turns: [0; 5],
+            kinds: BTreeMap::new(),
+            reuse,
+        }
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.arrivals.add(record.at);
+        self.input.push(record.prompt_tokens.into());
+        self.output.push(record.output_tokens.into());
+        let place = self.lineage.place(record);
+        self.session_sizes.resize(self.lineage.sessions(), 0);
+        self.session_sizes[place.session as usize] += 1;
+        self.gaps.extend(place.parent_at.map(|parent_at| (place.at - parent_at).as_secs_f64()));
+        self.turns[match place.turn {
+            0..=1 => 0,
+            2 => 1,
+            3..=5 => 2,
+            6..=10 => 3,
+            11.. => 4,
+        }] += 1;
+        let (hits, blocks) = self.reuse.as_mut().map_or((0, 0), |reuse| reuse.add(record, &place));
+        if let Some(kind) = &record.kind {
+            // Looked up first: kinds are few, and a new text for each request is dear.
+            if !self.kinds.contains_key(kind.name()) {
+                self.kinds.insert(kind.name().to_owned(), (0, 0, 0));
+            }
+            if let Some((requests, kind_hits, kind_blocks)) = self.kinds.get_mut(kind.name()) {
+                *requests += 1;
+                *kind_hits += hits;
+                *kind_blocks += blocks;
+            }
+        }
+    }
+}

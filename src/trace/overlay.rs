@@ -54,7 +54,7 @@ impl Overlay {
             Overlay::Apps { seed } => (Shape::Apps(Apps::new(seed)), seed, named("apps".to_owned(), seed)),
             Overlay::Sessions { seed } => (Shape::Sessions(VecDeque::new()), seed, named("sessions".to_owned(), seed)),
             Overlay::Target { ratio, seed } => {
-                (Shape::Target(Target::new(ratio)), seed, named(format!("target {ratio}"), seed))
+                (Shape::Target(Box::new(Target::new(ratio))), seed, named(format!("target {ratio}"), seed))
             }
         };
         Some((Overlaid { shape, block_size, chance: Pcg64::seed_from_u64(seed), fresh: 0 }, provenance))
@@ -77,7 +77,7 @@ enum Shape {
     Apps(Apps),
     /// Requests that may be continued, oldest first.
     Sessions(VecDeque<Open>),
-    Target(Target),
+    Target(Box<Target>),
 }
 
 /// A request that a later one may continue.

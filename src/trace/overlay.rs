@@ -108,10 +108,9 @@ impl Overlaid {
             Shape::Target(target) => target.draw(count, &mut self.chance),
         };
         blocks.truncate(count);
-        while blocks.len() < count {
-            blocks.push(ContentHash(self.fresh));
-            self.fresh += 1;
-        }
+        let fresh = self.fresh + (count - blocks.len()) as u64;
+        blocks.extend((self.fresh..fresh).map(ContentHash));
+        self.fresh = fresh;
         record.blocks = blocks;
         match &mut self.shape {
             Shape::Untouched | Shape::None | Shape::Apps(_) | Shape::Target(_) => {}

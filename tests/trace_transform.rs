@@ -36,7 +36,7 @@ fn records(lengths: Vec<(u32, u64)>) -> Vec<Record> {
     let mut at = Duration::ZERO;
     let record = |(index, (tokens, variant)): (usize, (u32, u64))| {
         at += Duration::from_millis(variant * 7);
-        let blocks = (0..u64::from(tokens.div_ceil(16)));
+        let blocks = 0..u64::from(tokens.div_ceil(16));
         Record {
             at,
             prompt_tokens: tokens,

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 /// cache, beside the best that any cache could do (`ideal`: infinite, shared by all), how long the first token took, and
 /// how evenly the load was spread (1.00 is even). The same arguments give the same bytes.
 ///
-/// Formats are recognised by content, gzipped or not: Qwen-Bailian (seconds, 16-token blocks) and Mooncake
-/// (milliseconds, 512-token blocks).
+/// Formats are recognised by content, plain, gzipped or compressed with Zstandard; `warmpath trace stats --help` lists
+/// them. Beside the trace stands where its prefix structure, and with it every hit ratio, comes from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples())]
 pub(super) struct Replay {

@@ -2,25 +2,17 @@
 
 use super::record::Record;
 use super::tally::{DropReason, Tally};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Holds some records back, so that one that comes late can still go first. What comes later than that is left out and
 /// counted: nothing earlier may follow what has already gone out.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    held: BinaryHeap<Reverse<Held>>,
+    /// In order of time, of equal times in order of arrival. Nearly all records come in order and go to the back.
+    held: VecDeque<Record>,
     held_blocks: usize,
-    arrivals: u64,
     last: Duration,
-}
-
-#[derive(Debug)]
-struct Held {
-    at: Duration,
-    arrival: u64,
-    record: Record,
 }
 
 impl Order {
@@ -34,8 +26,12 @@ impl Order {
             return tally.drop(DropReason::BadTime);
         }
         self.held_blocks += record.blocks.len();
-        self.held.push(Reverse(Held { at: record.at, arrival: self.arrivals, record }));
-        self.arrivals += 1;
+        if self.held.back().is_none_or(|latest| latest.at <= record.at) {
+            self.held.push_back(record);
+        } else {
+            let place = self.held.partition_point(|held| held.at <= record.at);
+            self.held.insert(place, record);
+        }
     }
 
     /// The earliest record, once enough are held to be sure, or, at the `end` of the file, any.
@@ -44,29 +40,9 @@ impl Order {
         if !full && !end {
             return None;
         }
-        let Reverse(held) = self.held.pop()?;
-        self.last = held.at;
-        self.held_blocks -= held.record.blocks.len();
-        Some(held.record)
+        let record = self.held.pop_front()?;
+        self.last = record.at;
+        self.held_blocks -= record.blocks.len();
+        Some(record)
     }
 }
-
-impl Ord for Held {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.arrival).cmp(&(other.at, other.arrival))
-    }
-}
-
-impl PartialOrd for Held {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Held {}

@@ -54,7 +54,7 @@ impl Overlay {
             Overlay::Apps { seed } => (Shape::Apps(Apps::new(seed)), seed, named("apps".to_owned(), seed)),
             Overlay::Sessions { seed } => (Shape::Sessions(VecDeque::new()), seed, named("sessions".to_owned(), seed)),
             Overlay::Target { ratio, seed } => {
-                (Shape::Target(Target::new(ratio)), seed, named(format!("target {ratio}"), seed))
+                (Shape::Target(Box::new(Target::new(ratio))), seed, named(format!("target {ratio}"), seed))
             }
         };
         Some((Overlaid { shape, block_size, chance: Pcg64::seed_from_u64(seed), fresh: 0 }, provenance))
@@ -77,7 +77,7 @@ enum Shape {
     Apps(Apps),
     /// Requests that may be continued, oldest first.
     Sessions(VecDeque<Open>),
-    Target(Target),
+    Target(Box<Target>),
 }
 
 /// A request that a later one may continue.
@@ -108,10 +108,9 @@ impl Overlaid {
             Shape::Target(target) => target.draw(count, &mut self.chance),
         };
         blocks.truncate(count);
-        while blocks.len() < count {
-            blocks.push(ContentHash(self.fresh));
-            self.fresh += 1;
-        }
+        let fresh = self.fresh + (count - blocks.len()) as u64;
+        blocks.extend((self.fresh..fresh).map(ContentHash));
+        self.fresh = fresh;
         record.blocks = blocks;
         match &mut self.shape {
             Shape::Untouched | Shape::None | Shape::Apps(_) | Shape::Target(_) => {}

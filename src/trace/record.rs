@@ -35,7 +35,11 @@ pub struct Kind(Arc<str>);
 
 /// Kinds seen before, so that records share their text.
 #[derive(Debug, Default)]
-pub(super) struct Kinds(HashMap<Box<str>, Kind>);
+pub(super) struct Kinds {
+    known: HashMap<Box<str>, Kind>,
+    /// Mostly the next one, too.
+    last: Option<Kind>,
+}
 
 impl Record {
     /// The blocks that the prompt fills completely: those that an engine can cache.
@@ -70,13 +74,16 @@ impl Kinds {
     const SHARED_MAX: usize = 1024;
 
     pub(super) fn get(&mut self, name: &str) -> Kind {
-        if let Some(kind) = self.0.get(name) {
-            return kind.clone();
+        if let Some(last) = &self.last
+            && last.name() == name
+        {
+            return last.clone();
         }
-        let kind = Kind::new(name);
-        if self.0.len() < Self::SHARED_MAX {
-            self.0.insert(name.into(), kind.clone());
+        let kind = self.known.get(name).cloned().unwrap_or_else(|| Kind::new(name));
+        if self.known.len() < Self::SHARED_MAX && !self.known.contains_key(name) {
+            self.known.insert(name.into(), kind.clone());
         }
+        self.last = Some(kind.clone());
         kind
     }
 }

@@ -149,7 +149,7 @@ impl Stats {
                 KindStats { kind, requests, hit_ratio }
             })
             .collect();
-        kinds.sort_by(|a, b| b.requests.cmp(&a.requests));
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.requests));
         Ok(Stats {
             file: about.file.to_owned(),
             format: about.format,

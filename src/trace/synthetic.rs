@@ -144,11 +144,10 @@ impl Generator {
             if seconds >= self.seconds {
                 break;
             }
-            if let Some((request, gap_seconds)) = self.request(seconds, parent) {
-                if let Some(gap) = gap_seconds {
-                    due.push(Reverse(Due { nanos: nanos + (gap * 1e9) as u64, sequence, parent: Some(request) }));
-                    sequence += 1;
-                }
+            if let Some((request, Some(gap_seconds))) = self.request(seconds, parent) {
+                let nanos = nanos + (gap_seconds * 1e9) as u64;
+                due.push(Reverse(Due { nanos, sequence, parent: Some(request) }));
+                sequence += 1;
             }
         }
         self.records()

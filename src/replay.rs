@@ -8,7 +8,11 @@
 mod experiment;
 mod outcome;
 mod report;
+mod study;
+mod workload;
 
-pub use experiment::{Experiment, Fleet, ReplayError};
-pub use outcome::{Balance, Outcome, Summary};
+pub use experiment::{Experiment, Fleet, ReplayError, Setup};
+pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{Ideal, Report, TraceSummary};
+pub use study::{CAPACITY_POLICY, Cell, Figure, Loads, Scenario, Standing, Study, StudyReport, Versus};
+pub use workload::Workload;

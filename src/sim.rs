@@ -13,6 +13,6 @@ mod cost;
 mod instance;
 
 pub use agenda::Agenda;
-pub use cluster::{Arrival, Cluster, ClusterConfig, Refused, Served};
+pub use cluster::{Arrival, Cluster, ClusterConfig, Conditions, Refused, Served};
 pub use cost::{Preset, StepModel, UnknownPreset};
 pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};

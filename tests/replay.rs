@@ -116,7 +116,7 @@ fn progress_counts_every_request_of_every_policy() {
 #[test]
 fn numbers_out_of_range_are_errors_that_say_the_range() {
     let usual = experiment(mooncake("synthetic"));
-    let fails = |experiment: &Experiment| experiment.run(&[], &|_| {}).unwrap_err().to_string();
+    let fails = |experiment: &Experiment| experiment.run::<PolicyKind>(&[], &|_| {}).unwrap_err().to_string();
     let fleet = |instances, blocks| Experiment { fleet: Fleet { instances, blocks, ..usual.fleet }, ..usual.clone() };
     assert_eq!(fails(&fleet(0, 1)), "the number of instances must be 1 to 4096, not 0");
     assert_eq!(fails(&fleet(5000, 1)), "the number of instances must be 1 to 4096, not 5000");

@@ -1,7 +1,7 @@
 //! `warmpath replay`: a recorded trace through a simulated fleet, under several policies.
 
 use crate::replay::{Experiment, Fleet, Report};
-use crate::routing::policy::PolicyKind;
+use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::Preset;
 use crate::trace::{TimeUnit, Trace};
 use anyhow::Context;
@@ -41,7 +41,7 @@ pub struct Args {
         value_delimiter = ',',
         default_value = "round_robin,longest_prefix,prefix_cost"
     )]
-    policy: Vec<PolicyKind>,
+    policy: Vec<PolicySpec>,
 
     /// Model and GPU to simulate.
     #[arg(long, value_name = "PRESET", default_value_t)]
@@ -84,7 +84,7 @@ enum Unit {
 fn examples() -> String {
     let mut text = "Policies:\n".to_owned();
     for policy in PolicyKind::ALL {
-        text += &format!("  {:<15} {}\n", policy.name(), policy.summary());
+        text += &format!("  {:<20} {}\n", policy.name(), policy.summary());
     }
     text += &format!("\nPresets: {}\n", Preset::ALL.map(Preset::name).join(", "));
     text += "\nExamples:\n  \

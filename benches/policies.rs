@@ -36,9 +36,12 @@ fn main() {
     let study = Study {
         workloads: traces.map(|name| workload(name, quick.then_some(1500))).collect(),
         instances: instances.iter().map(|count| *count as u16).collect(),
-        blocks: Some(2000),
+        blocks: Some(numbers("--blocks", &[2000.0])[0] as u32),
         preset: Preset::default(),
-        loads: Loads::OfCapacity(numbers("--loads", &[0.5, 0.7, 0.9])),
+        loads: match after("--scales") {
+            Some(_) => Loads::TimeScales(numbers("--scales", &[])),
+            None => Loads::OfCapacity(numbers("--loads", &[0.5, 0.7, 0.9])),
+        },
         policies,
         seeds: seeds.iter().map(|seed| *seed as u64).collect(),
         conditions: Conditions::default(),
@@ -68,9 +71,9 @@ fn print(report: &StudyReport) {
         );
         let mut cells: Vec<_> = scenario.cells.iter().collect();
         cells.sort_by(|a, b| a.ttft_mean.mean.total_cmp(&b.ttft_mean.mean));
-        for cell in cells.iter().take(5) {
+        for cell in cells.iter().take(6) {
             println!(
-                "    {:<40} mean {:.3} ± {:.3}  p90 {:.3} ± {:.3}  p99 {:.2}  e2e {:.2}  hit {:.4}",
+                "    {:<40} mean {:.3} ± {:.3}  p90 {:.3} ± {:.3}  p99 {:.2}  e2e {:.2}  hit {:.4}  max/mean {:.2}",
                 cell.policy,
                 cell.ttft_mean.mean,
                 cell.ttft_mean.deviation,
@@ -78,7 +81,8 @@ fn print(report: &StudyReport) {
                 cell.ttft_p90.deviation,
                 cell.ttft_p99.mean,
                 cell.end_to_end_mean.mean,
-                cell.token_hit_ratio.mean
+                cell.token_hit_ratio.mean,
+                cell.requests_max_over_mean.mean
             );
         }
     }

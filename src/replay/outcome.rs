@@ -49,14 +49,14 @@ pub struct Outcome {
 pub struct Slo {
     /// The longest time to first token.
     pub ttft: Duration,
-    /// The longest mean time a token after that.
-    pub tpot: Duration,
+    /// The longest mean time a token after that, if it matters.
+    pub tpot: Option<Duration>,
 }
 
 impl Default for Slo {
-    /// 5 s to the first token and 0.2 s a token.
+    /// 5 s to the first token.
     fn default() -> Self {
-        Slo { ttft: Duration::from_secs(5), tpot: Duration::from_millis(200) }
+        Slo { ttft: Duration::from_secs(5), tpot: None }
     }
 }
 
@@ -107,6 +107,8 @@ impl Tallied {
     }
 
     pub fn add(&mut self, served: &[Served], block_size: BlockSize) {
+        let tpot_max = self.slo.tpot.unwrap_or(Duration::MAX);
+        let in_time = |tpot: Option<Duration>| tpot.is_none_or(|tpot| tpot <= tpot_max);
         for request in served {
             self.served += 1;
             self.prompt_tokens += u64::from(request.decision.prompt_tokens);
@@ -122,7 +124,7 @@ impl Tallied {
             let decode = request.finished.since(request.first_token);
             let tpot = decode.checked_div(later_tokens);
             self.tpot.extend(tpot);
-            self.good += u64::from(ttft <= self.slo.ttft && tpot.is_none_or(|tpot| tpot <= self.slo.tpot));
+            self.good += u64::from(ttft <= self.slo.ttft && in_time(tpot));
             let instance = request.decision.instance.index();
             if self.requests.len() <= instance {
                 self.requests.resize(instance + 1, 0);

@@ -3,6 +3,9 @@
 //! Load is given as a multiple of the recorded pace or as a share of measured capacity: the pace at which
 //! [`CAPACITY_POLICY`] still answers nine requests in ten within the service level, found by bisection.
 
+mod html;
+mod text;
+
 use super::experiment::{Fleet, ReplayError, Setup, check, in_parallel};
 use super::outcome::{Outcome, Slo};
 use super::workload::Workload;

@@ -142,6 +142,13 @@ impl Fleet {
         self.members.get_mut(&instance).map(|member| member.book.report(reported)).is_some()
     }
 
+    /// An instance evicted some blocks.
+    pub fn evicted(&mut self, now: Time, instance: InstanceId, blocks: usize) {
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.book.evicted(now, blocks);
+        }
+    }
+
     /// Where the session's last request went.
     pub fn home(&self, session: SessionKey) -> Option<InstanceId> {
         self.sessions.home(session)

@@ -109,7 +109,10 @@ impl Router {
                 let attach = self.attach(instance, parent)?;
                 Ok(self.index.store(instance, attach, blocks, content)?)
             }
-            Fact::Removed { instance, blocks } => Ok(self.index.remove(instance, blocks)?),
+            Fact::Removed { instance, blocks } => {
+                self.fleet.lock().evicted(now, instance, blocks.len());
+                Ok(self.index.remove(instance, blocks)?)
+            }
             Fact::Cleared { instance } => Ok(self.index.clear(instance)?),
             Fact::Reported { instance, load } => known(instance, self.fleet.lock().report(instance, load)),
             Fact::FirstToken { request } => in_flight(request, self.fleet.lock().first_token(now, request)),

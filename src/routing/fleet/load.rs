@@ -28,6 +28,8 @@ pub struct Load {
     pub assigned_tokens: u64,
     /// Prompt tokens of the requests waiting for their first token, cached ones included.
     pub prefill_prompt_tokens: u64,
+    /// Blocks that it evicted a second, lately.
+    pub evictions_per_second: f64,
     /// What it last said of itself, if it says anything.
     pub reported: Option<Reported>,
 }
@@ -83,6 +85,7 @@ pub(super) struct Book {
     decode_requests: u32,
     decode_tokens: u64,
     work: DecayingRate,
+    evictions: DecayingRate,
     pace: Pace,
     assigned: u64,
     assigned_tokens: u64,
@@ -109,7 +112,7 @@ impl Book {
         self.queued += prefill.estimate;
         self.queued_tokens += u64::from(prefill.tokens);
         self.queued_prompt_tokens += u64::from(prefill.prompt_tokens);
-        self.work.add(now, prefill.estimate.as_secs_f64() * self.pace.ratio());
+        self.work.add(now, prefill.estimate.as_secs_f64() * self.pace());
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
         self.queue.push_back(prefill);
@@ -119,7 +122,8 @@ impl Book {
     pub fn prefilled(&mut self, now: Time, request: RequestId) {
         let since = self.head_since;
         let done = self.withdraw(now, request);
-        self.pace.observe(now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
+        let (taken, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
+        self.pace.observe(taken, estimated);
     }
 
     /// It will not be computed, or nobody waits for it. The request must be in the queue.
@@ -131,6 +135,10 @@ impl Book {
         self.queued_prompt_tokens -= u64::from(done.prompt_tokens);
         self.head_since = now;
         done
+    }
+
+    pub fn evicted(&mut self, now: Time, blocks: usize) {
+        self.evictions.add(now, blocks as f64);
     }
 
     pub fn report(&mut self, reported: Reported) {
@@ -163,6 +171,7 @@ impl Book {
             assigned: self.assigned,
             assigned_tokens: self.assigned_tokens,
             prefill_prompt_tokens: self.queued_prompt_tokens,
+            evictions_per_second: self.evictions.per_second(now),
             reported: self.reported,
         }
     }

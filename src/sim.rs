@@ -10,9 +10,13 @@ mod agenda;
 mod cache;
 mod cluster;
 mod cost;
+mod energy;
 mod instance;
+mod kavier;
 
 pub use agenda::Agenda;
 pub use cluster::{Arrival, Cluster, ClusterConfig, Conditions, Refused, Served};
 pub use cost::{Preset, StepModel, UnknownPreset};
+pub use energy::{Energy, Gpus, Tariff};
 pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
+pub use kavier::KavierModel;

@@ -118,7 +118,7 @@ impl Setup {
         }
         cluster.drain();
         tallied.add(&cluster.take_served(), block_size);
-        tallied.outcome(&self.policy, &cluster.instance_stats())
+        tallied.outcome(&self.policy, &self.fleet.preset.gpus(), &cluster.instance_stats())
     }
 
     fn cluster(&self, workload: &Workload) -> ClusterConfig {

@@ -1,8 +1,9 @@
 //! What one policy made of a trace.
 
+use crate::routing::Time;
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
-use crate::sim::{InstanceStats, Served};
+use crate::sim::{Energy, Gpus, InstanceStats, Served, Tariff};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub busy_balance: Balance,
     /// Requests that had to give up their blocks and start again.
     pub preemptions: u64,
+    /// Electricity, emissions and cost from the first arrival's time to the last token, under the default tariff.
+    pub energy: Energy,
 }
 
 /// What counts as answered in time.
@@ -88,6 +91,8 @@ pub(super) struct Tallied {
     slo: Slo,
     good: u64,
     tpot: Vec<Duration>,
+    output_tokens: u64,
+    last: Time,
     pub too_large: u64,
     served: u64,
     prompt_tokens: u64,
@@ -111,6 +116,8 @@ impl Tallied {
         let in_time = |tpot: Option<Duration>| tpot.is_none_or(|tpot| tpot <= tpot_max);
         for request in served {
             self.served += 1;
+            self.output_tokens += u64::from(request.output_tokens);
+            self.last = self.last.max(request.finished);
             self.prompt_tokens += u64::from(request.decision.prompt_tokens);
             self.blocks += u64::from(block_size.touched_blocks(request.decision.prompt_tokens));
             self.cached_tokens += u64::from(request.cached_tokens);
@@ -133,9 +140,12 @@ impl Tallied {
         }
     }
 
-    pub fn outcome(mut self, policy: &PolicySpec, instances: &[InstanceStats]) -> Outcome {
+    pub fn outcome(mut self, policy: &PolicySpec, gpus: &Gpus, instances: &[InstanceStats]) -> Outcome {
         self.requests.resize(instances.len(), 0);
         let requests: Vec<f64> = self.requests.iter().map(|&count| count as f64).collect();
+        let in_steps: Vec<Duration> = instances.iter().map(|stats| stats.busy).collect();
+        let (elapsed, tokens) = (self.last.since(Time::ZERO), self.prompt_tokens + self.output_tokens);
+        let energy = Energy::of(gpus, &in_steps, elapsed, tokens, &Tariff::default());
         let busy: Vec<f64> = instances.iter().map(|stats| stats.busy.as_secs_f64()).collect();
         Outcome {
             policy: policy.to_string(),
@@ -154,6 +164,7 @@ impl Tallied {
             requests_balance: Balance::of(&requests),
             busy_balance: Balance::of(&busy),
             preemptions: instances.iter().map(|stats| stats.preemptions).sum(),
+            energy,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 use warmpath::replay::{Loads, Slo, Study, StudyReport, Workload};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
-use warmpath::sim::{Conditions, Preset};
+use warmpath::sim::{Conditions, Eviction, Preset};
 use warmpath::trace::Trace;
 
 fn main() {
@@ -38,6 +38,7 @@ fn main() {
         instances: instances.iter().map(|count| *count as u16).collect(),
         blocks: Some(numbers("--blocks", &[2000.0])[0] as u32),
         preset: Preset::default(),
+        eviction: Eviction::default(),
         loads: match after("--scales") {
             Some(_) => Loads::TimeScales(numbers("--scales", &[])),
             None => Loads::OfCapacity(numbers("--loads", &[0.5, 0.7, 0.9])),

@@ -8,7 +8,7 @@ use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
     Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router, SessionKey, Time,
 };
-use warmpath::sim::{Conditions, Preset};
+use warmpath::sim::{Conditions, Eviction, Preset};
 use warmpath::trace::Trace;
 
 const MODEL: &str = "m";
@@ -189,7 +189,7 @@ fn workload(limit: u64) -> Workload {
 }
 
 fn setup(policy: PolicyKind, conditions: Conditions) -> Setup {
-    let fleet = Fleet { instances: 4, blocks: 500, preset: Preset::default() };
+    let fleet = Fleet { instances: 4, blocks: 500, preset: Preset::default(), eviction: Eviction::default() };
     Setup { fleet, policy: policy.into(), time_scale: 0.7, seed: 3, conditions, slo: Slo::default() }
 }
 
@@ -232,6 +232,7 @@ fn study(loads: Loads) -> Study {
         instances: vec![2, 4],
         blocks: Some(400),
         preset: Preset::default(),
+        eviction: Eviction::default(),
         loads,
         policies: vec![PolicyKind::PrefixCost.into(), PolicyKind::LMetric.into(), PolicyKind::RoundRobin.into()],
         seeds: vec![1, 2],
@@ -268,6 +269,19 @@ fn a_study_has_a_scenario_for_each_place_and_load_and_says_the_same_twice() {
 }
 
 #[test]
+fn eviction_policies_differ_and_lru_beats_fifo() {
+    let workload = workload(3000);
+    let hits = Eviction::ALL.map(|eviction| {
+        let usual = setup(PolicyKind::PrefixCost, Conditions::default());
+        let setup = Setup { fleet: Fleet { eviction, ..usual.fleet }, ..usual };
+        setup.replay(&workload, &|_| {}).token_hit_ratio
+    });
+    let [lru, fifo, lfu, gdfs] = hits;
+    assert!(lru > fifo, "{hits:?}");
+    assert!(lfu != lru && gdfs != lru && gdfs != lfu, "{hits:?}");
+}
+
+#[test]
 fn the_pooled_cache_is_between_nothing_and_everything() {
     let workload = workload(3000);
     let ratios = [0, 100, 1000, 10_000, 1 << 40].map(|blocks| workload.pooled_token_hit_ratio(blocks));
@@ -285,7 +299,7 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     // Mooncake rounds to three seconds.
     assert!(even.iter().zip(&moved).all(|(a, b)| a.since(*b).max(b.since(*a)) < Duration::from_secs(4)));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake/conversation_trace.jsonl.gz");
-    let fleet = Fleet { instances: 2, blocks: 1000, preset: Preset::default() };
+    let fleet = Fleet { instances: 2, blocks: 1000, preset: Preset::default(), eviction: Eviction::default() };
     let trace = Trace::open(path).unwrap();
     let experiment = Experiment { trace, fleet, time_scale: 1.0, limit: Some(50), seed: 0, spread_ties: true };
     let spec: PolicySpec = "dynamo:overlap_weight=20".parse().unwrap();

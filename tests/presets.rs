@@ -2,7 +2,7 @@
 
 use warmpath::routing::Time;
 use warmpath::routing::block::BlockSize;
-use warmpath::sim::{Instance, InstanceConfig, KavierModel, Preset, Work};
+use warmpath::sim::{Eviction, Instance, InstanceConfig, KavierModel, Preset, Work};
 
 /// Prompt tokens, output tokens, and seconds: Kavier's prefill, the measured one, Kavier's decode, the measured one.
 struct Point {
@@ -50,7 +50,8 @@ fn kaviers_model_gives_its_published_values_and_accuracy() {
 /// (To the first token, from there to the last) of one request on an idle instance, in seconds.
 fn alone(preset: Preset, prompt_tokens: u32, output_tokens: u32) -> (f64, f64) {
     let (block_size, sequences_max) = (BlockSize::DEFAULT, preset.sequences_max());
-    let config = InstanceConfig { block_size, blocks: 4096, sequences_max, model: preset.step_model() };
+    let config =
+        InstanceConfig { block_size, blocks: 4096, sequences_max, eviction: Eviction::Lru, model: preset.step_model() };
     let mut instance = Instance::new(config);
     instance.submit(Work { id: 0, prompt_tokens, output_tokens, chain: Vec::new() }).unwrap();
     let (mut progress, mut events, mut now, mut first) = (Vec::new(), Vec::new(), Time::ZERO, None);

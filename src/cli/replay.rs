@@ -2,7 +2,7 @@
 
 use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
 use crate::routing::policy::{PolicyKind, PolicySpec};
-use crate::sim::{Conditions, Preset};
+use crate::sim::{Conditions, Eviction, Preset};
 use crate::trace::{TimeUnit, Trace};
 use anyhow::Context;
 use clap::ValueEnum;
@@ -50,6 +50,10 @@ pub struct Args {
     /// Model and GPU to simulate.
     #[arg(long, value_name = "PRESET", default_value_t)]
     preset: Preset,
+
+    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs.
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    eviction: Eviction,
 
     /// Multiply the time between requests: 0.5 sends them twice as fast. Several are studied one by one.
     #[arg(long, value_name = "FACTOR,…", value_delimiter = ',', default_value = "1")]
@@ -199,6 +203,7 @@ fn run_study(args: &Args) -> anyhow::Result<()> {
         instances: args.instances.clone(),
         blocks: args.blocks,
         preset: args.preset,
+        eviction: args.eviction,
         loads: if args.load.is_empty() {
             Loads::TimeScales(args.time_scale.clone())
         } else {
@@ -260,7 +265,7 @@ fn run_reports(args: &Args) -> anyhow::Result<()> {
 
 fn replay(args: &Args, trace: Trace) -> anyhow::Result<Report> {
     let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.format().block_size().tokens());
-    let fleet = Fleet { instances: args.instances[0], blocks, preset: args.preset };
+    let fleet = Fleet { instances: args.instances[0], blocks, preset: args.preset, eviction: args.eviction };
     let experiment = Experiment {
         trace,
         fleet,

@@ -5,7 +5,7 @@ use super::report::Report;
 use super::workload::Workload;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
-use crate::sim::{Cluster, ClusterConfig, Conditions, InstanceConfig, Preset, Refused};
+use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused};
 use crate::trace::{Trace, TraceError};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +20,8 @@ pub struct Fleet {
     pub blocks: u32,
     /// What they run, on what.
     pub preset: Preset,
+    /// How they evict.
+    pub eviction: Eviction,
 }
 
 /// What is to be replayed, and how.
@@ -123,9 +125,10 @@ impl Setup {
 
     fn cluster(&self, workload: &Workload) -> ClusterConfig {
         let block_size = workload.block_size();
-        let Fleet { instances, blocks, preset } = self.fleet;
+        let Fleet { instances, blocks, preset, eviction } = self.fleet;
         let model = preset.step_model();
-        let instance = InstanceConfig { block_size, blocks, sequences_max: preset.sequences_max(), model };
+        let sequences_max = preset.sequences_max();
+        let instance = InstanceConfig { block_size, blocks, sequences_max, eviction, model };
         let PolicySpec { kind: policy, tuning } = self.policy;
         let (prefill, seed) = (model.prefill, self.seed);
         let router = routing::Config { block_size, policy, tuning, prefill, seed, ..routing::Config::default() };

@@ -10,7 +10,7 @@ use super::experiment::{Fleet, ReplayError, Setup, check, in_parallel};
 use super::outcome::{Outcome, Slo};
 use super::workload::Workload;
 use crate::routing::policy::{PolicyKind, PolicySpec};
-use crate::sim::{Conditions, Preset};
+use crate::sim::{Conditions, Eviction, Preset};
 use serde::{Deserialize, Serialize};
 
 /// What is to be replayed.
@@ -24,6 +24,8 @@ pub struct Study {
     pub blocks: Option<u32>,
     /// What the instances run, on what.
     pub preset: Preset,
+    /// How they evict.
+    pub eviction: Eviction,
     /// How fast requests come.
     pub loads: Loads,
     /// The policies.
@@ -76,6 +78,8 @@ pub struct Scenario {
     pub blocks: u32,
     /// What they run, on what.
     pub preset: String,
+    /// How they evict.
+    pub eviction: String,
     /// The load, as a share of measured capacity, if that was asked for.
     pub load: Option<f64>,
     /// What the time between requests was multiplied by.
@@ -184,7 +188,12 @@ impl Study {
         for workload in &self.workloads {
             let fits = self.preset.kv_tokens() / workload.block_size().tokens();
             for &instances in &self.instances {
-                let fleet = Fleet { instances, blocks: self.blocks.unwrap_or(fits), preset: self.preset };
+                let fleet = Fleet {
+                    instances,
+                    blocks: self.blocks.unwrap_or(fits),
+                    preset: self.preset,
+                    eviction: self.eviction,
+                };
                 check(&fleet, 1.0)?;
                 places.push((workload, fleet));
             }
@@ -246,6 +255,7 @@ impl Study {
             instances: fleet.instances,
             blocks: fleet.blocks,
             preset: fleet.preset.name().to_owned(),
+            eviction: fleet.eviction.name().to_owned(),
             load,
             time_scale,
             requests_per_second: workload.requests_per_second() / time_scale,

@@ -103,6 +103,8 @@ pub struct Cluster {
     flights: HashMap<u64, Flight>,
     arrivals: u64,
     events_told: u64,
+    /// By instance: what it said of itself last.
+    reported: Vec<Reported>,
     served: Vec<Served>,
     /// Kept between steps for their room.
     progress: Vec<Progress>,
@@ -158,6 +160,7 @@ impl Cluster {
             flights: HashMap::new(),
             arrivals: 0,
             events_told: 0,
+            reported: vec![Reported::default(); usize::from(config.instances)],
             served: Vec::new(),
             progress: Vec::new(),
             events: Vec::new(),
@@ -289,6 +292,9 @@ impl Cluster {
         let engine = &self.instances[instance.index()];
         let (waiting, running) = (engine.waiting() as u32, engine.running() as u32);
         let load = Reported { waiting, running, cache_usage: engine.cache_usage() };
+        if std::mem::replace(&mut self.reported[instance.index()], load) == load {
+            return;
+        }
         self.send(News::Reported { instance, load }, now, self.conditions.load_delay);
     }
 

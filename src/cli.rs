@@ -1,5 +1,6 @@
 //! Commands: one file per subcommand.
 
+mod advise;
 mod replay;
 
 use clap::{Parser, Subcommand};
@@ -14,14 +15,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
+    Advise(advise::Args),
 }
 
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Replay(args) => replay::run(args),
+            Command::Replay(args) => replay::run(*args),
+            Command::Advise(args) => advise::run(&args),
         }
     }
 }

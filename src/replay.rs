@@ -5,12 +5,14 @@
 //! is an [`Outcome`] for each policy and a [`Report`] of all, beside the best that any cache could do. The same
 //! experiment gives the same bytes.
 
+mod advice;
 mod experiment;
 mod outcome;
 mod report;
 mod study;
 mod workload;
 
+pub use advice::{Advice, advise};
 pub use experiment::{Experiment, Fleet, ReplayError, Setup};
 pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{Ideal, Report, TraceSummary};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::time::Duration;
-use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload};
+use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload, advise};
 use warmpath::routing::block::{ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
@@ -266,6 +266,20 @@ fn a_study_has_a_scenario_for_each_place_and_load_and_says_the_same_twice() {
     let html = report.to_html();
     assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (8, 8));
     assert!(!html.contains("NaN") && !html.contains("http"), "a page that needs nothing else");
+}
+
+#[test]
+fn advice_is_the_smallest_fleet_that_answers_in_time() {
+    let asked = Study { instances: vec![6], seeds: vec![0], ..study(Loads::TimeScales(vec![1.0])) };
+    let advice = advise(&asked, &|_, _| {}).unwrap();
+    let slow = Slo { ttft: Duration::from_secs(3600), tpot: None };
+    let patient = advise(&Study { slo: slow, ..asked.clone() }, &|_, _| {}).unwrap();
+    assert_eq!(patient.instances, Some(1), "whoever waits an hour needs one");
+    let hasty = Slo { ttft: Duration::from_micros(1), tpot: None };
+    let hasty = advise(&Study { slo: hasty, ..asked }, &|_, _| {}).unwrap();
+    assert_eq!(hasty.instances, None);
+    assert!(hasty.to_text().starts_with("more instances than were tried, policy "));
+    assert!(advice.evidence.len() >= 5 && advice.blocks >= 400);
 }
 
 #[test]

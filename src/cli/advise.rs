@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Say which policy, how many instances and how much cache a recorded trace needs, with the evidence.
 ///
-/// The trace is replayed at its recorded pace to simulated fleets: the fewest instances with which some policy answers 99 %
-/// of requests within the service level, the policy that answers soonest there, and the smallest cache that costs less than
+/// The trace is replayed at its recorded pace to simulated fleets: the fewest instances with which some policy answers nine
+/// requests in ten within the service level, the policy that answers soonest there, and the smallest cache that costs less than
 /// a twentieth of that.
 #[derive(Debug, clap::Args)]
 pub struct Args {

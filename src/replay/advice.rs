@@ -1,11 +1,11 @@
 //! What to run for a trace: which policy, how many instances, how much cache, and what speaks for it.
 //!
-//! Three questions, one after another: the fewest instances with which some policy meets the service level; of the policies
+//! Three questions, one after another: the fewest instances with which some policy answers nine requests in ten in time; of the policies
 //! there, the one that answers soonest; with that one, the smallest of some cache sizes that loses less than a twentieth
 //! of what the largest answers in.
 
 use super::experiment::ReplayError;
-use super::study::{Loads, Scenario, Study};
+use super::study::{GOODPUT, Loads, Scenario, Study};
 use serde::Serialize;
 
 /// The answer.
@@ -21,8 +21,6 @@ pub struct Advice {
     pub evidence: Vec<String>,
 }
 
-/// The share of requests that must be answered in time.
-const GOODPUT: f64 = 0.99;
 /// What a smaller cache may cost in time to first token.
 const CACHE_LOSS: f64 = 1.05;
 /// Cache sizes tried, as multiples of what fits on the GPUs: with and without a second tier in host memory.
@@ -65,7 +63,9 @@ pub fn advise(study: &Study, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Adv
     let mut sizes = Vec::new();
     for multiple in CACHE_SIZES {
         let sized = ask(high, Some(fits.saturating_mul(multiple)), Some(&policy))?;
-        evidence.push(tell(&sized));
+        if multiple > 1 {
+            evidence.push(tell(&sized));
+        }
         sizes.push((sized.blocks, best(&sized).1));
     }
     let (_, with_most) = sizes[sizes.len() - 1];

@@ -49,8 +49,8 @@ pub enum Loads {
 
 /// Whose capacity loads are shares of: a peer that needs no numbers to be set, and never ours.
 pub const CAPACITY_POLICY: PolicyKind = PolicyKind::Mooncake;
-/// The share of requests that must be answered in time at capacity.
-const GOODPUT: f64 = 0.9;
+/// The share of requests that must be answered in time, at capacity and by a fleet that is large enough.
+pub(super) const GOODPUT: f64 = 0.9;
 /// Halvings of the bracket, in logarithm, around capacity: to within 2 %.
 const HALVINGS: u32 = 5;
 /// Doublings to find a bracket: far beyond any fleet.

@@ -58,7 +58,7 @@ fn router(policy: PolicyKind, instances: u16) -> Router {
 
 fn time(router: &Router, decisions: u32) -> Duration {
     let tokens = prompt();
-    let request = Request { namespace: Namespace::of_model(MODEL), prompt: Prompt::Tokens(&tokens) };
+    let request = Request { namespace: Namespace::of_model(MODEL), prompt: Prompt::Tokens(&tokens), session: None };
     let start = Instant::now();
     for _ in 0..decisions {
         let decision = router.route(black_box(&request), Time::ZERO).expect("an instance is ready");

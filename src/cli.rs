@@ -4,6 +4,7 @@
 //!
 //! To add one: a file with a `clap::Args` struct that has a `run`, and a variant of `Command`.
 
+mod advise;
 mod client;
 mod config;
 mod demo;
@@ -41,7 +42,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
-    Replay(replay::Replay),
+    Replay(Box<replay::Replay>),
+    Advise(advise::Advise),
     Trace(trace::Trace),
     Route(route::Route),
     Serve(serve::Serve),
@@ -55,6 +57,7 @@ impl Cli {
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
+            Command::Advise(advise) => advise.run(),
             Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),

@@ -14,7 +14,7 @@ mod publisher;
 pub mod wire;
 
 use crate::routing::block::BlockSize;
-use crate::sim::{InstanceConfig, Preset};
+use crate::sim::{Eviction, InstanceConfig, Preset};
 use engine::Engine;
 use publisher::Publisher;
 use std::future::Future;
@@ -148,6 +148,7 @@ impl Mock {
             blocks,
             sequences_max: config.preset.sequences_max(),
             model: config.preset.step_model(),
+            eviction: Eviction::default(),
         };
         let (engine, commands) = Engine::new(instance, config.speed, config.topic.clone(), batches);
         let settings = Settings {

@@ -5,10 +5,16 @@
 //! is an [`Outcome`] for each policy and a [`Report`] of all, beside the best that any cache could do. The same
 //! experiment gives the same bytes.
 
+mod advice;
 mod experiment;
 mod outcome;
 mod report;
+mod study;
+mod workload;
 
-pub use experiment::{Experiment, Fleet, ReplayError};
-pub use outcome::{Balance, Outcome, Summary};
+pub use advice::{Advice, advise};
+pub use experiment::{Experiment, Fleet, ReplayError, Setup};
+pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};
+pub use study::{CAPACITY_POLICY, Cell, Figure, Loads, Scenario, Standing, Study, StudyReport, Versus};
+pub use workload::Workload;

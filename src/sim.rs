@@ -10,9 +10,15 @@ mod agenda;
 mod cache;
 mod cluster;
 mod cost;
+mod energy;
+mod eviction;
 mod instance;
+mod kavier;
 
 pub use agenda::Agenda;
-pub use cluster::{Arrival, Cluster, ClusterConfig, Refused, Served};
+pub use cluster::{Arrival, Cluster, ClusterConfig, Conditions, Refused, Served};
 pub use cost::{Preset, StepModel, UnknownPreset};
+pub use energy::{Energy, Gpus, Tariff};
+pub use eviction::{Eviction, UnknownEviction};
 pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
+pub use kavier::KavierModel;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use warmpath::replay::{Experiment, Fleet, Outcome, Report};
 use warmpath::routing::policy::PolicyKind;
-use warmpath::sim::Preset;
+use warmpath::sim::{Eviction, Preset};
 use warmpath::trace::Trace;
 
 fn mooncake(name: &str) -> Trace {
@@ -14,7 +14,7 @@ fn mooncake(name: &str) -> Trace {
 
 /// Eight instances with room for everything, at the recorded pace.
 fn experiment(trace: Trace) -> Experiment {
-    let fleet = Fleet { instances: 8, blocks: 200_000, preset: Preset::default() };
+    let fleet = Fleet { instances: 8, blocks: 200_000, preset: Preset::default(), eviction: Eviction::default() };
     Experiment { trace, fleet, time_scale: 1.0, limit: None, seed: 0, spread_ties: true }
 }
 
@@ -93,7 +93,7 @@ fn a_small_cache_hits_less() {
 
 #[test]
 fn prompts_that_fit_nowhere_are_refused_and_counted() {
-    let fleet = Fleet { instances: 2, blocks: 100, preset: Preset::default() };
+    let fleet = Fleet { instances: 2, blocks: 100, preset: Preset::default(), eviction: Eviction::default() };
     let experiment = Experiment { fleet, limit: Some(500), ..experiment(mooncake("conversation")) };
     let report = run(&experiment, &[PolicyKind::PrefixCost]);
     let outcome = only(&report);
@@ -116,7 +116,7 @@ fn progress_counts_every_request_of_every_policy() {
 #[test]
 fn numbers_out_of_range_are_errors_that_say_the_range() {
     let usual = experiment(mooncake("synthetic"));
-    let fails = |experiment: &Experiment| experiment.run(&[], &|_| {}).unwrap_err().to_string();
+    let fails = |experiment: &Experiment| experiment.run::<PolicyKind>(&[], &|_| {}).unwrap_err().to_string();
     let fleet = |instances, blocks| Experiment { fleet: Fleet { instances, blocks, ..usual.fleet }, ..usual.clone() };
     assert_eq!(fails(&fleet(0, 1)), "the number of instances must be 1 to 4096, not 0");
     assert_eq!(fails(&fleet(5000, 1)), "the number of instances must be 1 to 4096, not 5000");

@@ -21,7 +21,7 @@ fn router(policy: PolicyKind, instances: u16) -> Router {
 
 fn route(router: &Router, contents: &[ContentHash], tokens: u32, now: Time) -> Result<Decision, RouteError> {
     let prompt = Prompt::Blocks { contents, tokens };
-    router.route(&Request { namespace: Namespace::of_model(MODEL), prompt }, now)
+    router.route(&Request { namespace: Namespace::of_model(MODEL), prompt, session: None }, now)
 }
 
 fn contents(ids: &[u64]) -> Vec<ContentHash> {
@@ -144,8 +144,8 @@ proptest! {
         prop_assert_eq!(router.in_flight(), 0);
         for state in router.instances(now) {
             // What it was given before stays known; what it has to do is nothing.
-            let Load { busy_share, assigned, .. } = state.load;
-            prop_assert_eq!(state.load, Load { busy_share, assigned, ..Load::default() });
+            let Load { busy_share, assigned, assigned_tokens, .. } = state.load;
+            prop_assert_eq!(state.load, Load { busy_share, assigned, assigned_tokens, ..Load::default() });
         }
     }
 
@@ -231,7 +231,7 @@ fn a_model_is_served_only_by_its_own_instances_and_cached_only_in_its_own_namesp
     let ask = |namespace| {
         let contents = contents(&[1]);
         let prompt = Prompt::Blocks { contents: &contents, tokens: 17 };
-        router.route(&Request { namespace, prompt }, Time::ZERO)
+        router.route(&Request { namespace, prompt, session: None }, Time::ZERO)
     };
     let other = ask(Namespace::of_model("other")).unwrap();
     assert_eq!((other.instance, other.overlap_tokens), (InstanceId(2), 16));

@@ -3,12 +3,16 @@
 use proptest::prelude::*;
 use warmpath::routing::Time;
 use warmpath::routing::block::{BlockHash, BlockSize};
-use warmpath::sim::{CacheEvent, Instance, InstanceConfig, Preset, Progress, TooLarge, Work};
+use warmpath::sim::{CacheEvent, Eviction, Instance, InstanceConfig, Preset, Progress, TooLarge, Work};
 
 fn instance(block_tokens: u32, blocks: u32) -> Instance {
+    evicting(block_tokens, blocks, Eviction::Lru)
+}
+
+fn evicting(block_tokens: u32, blocks: u32, eviction: Eviction) -> Instance {
     let block_size = BlockSize::new(block_tokens).unwrap();
     let model = Preset::default().step_model();
-    Instance::new(InstanceConfig { block_size, blocks, sequences_max: 8, model })
+    Instance::new(InstanceConfig { block_size, blocks, sequences_max: 8, eviction, model })
 }
 
 fn work(id: u64, prompt_tokens: u32, output_tokens: u32, chain: impl IntoIterator<Item = u64>) -> Work {
@@ -114,8 +118,9 @@ proptest! {
     fn every_request_ends_and_leaves_no_block_in_use(
         requests in prop::collection::vec((1..300_u32, 1..40_u32, 0..3_u64), 1..30),
         blocks in 22..64_u32,
+        eviction in prop::sample::select(Eviction::ALL.to_vec()),
     ) {
-        let mut engine = instance(16, blocks);
+        let mut engine = evicting(16, blocks, eviction);
         for (id, &(prompt, output, head)) in requests.iter().enumerate() {
             let tail = 1000 * (id as u64 + 1);
             let chain = (0..u64::from(prompt / 16)).map(|at| if at < 4 { head * 100 + at } else { tail + at });

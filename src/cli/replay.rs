@@ -1,14 +1,15 @@
 //! `warmpath replay`: a recorded trace through a simulated fleet, under several policies.
 
-use crate::replay::{Experiment, Fleet, Report};
-use crate::routing::policy::PolicyKind;
-use crate::sim::Preset;
+use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
+use crate::routing::policy::{PolicyKind, PolicySpec};
+use crate::sim::{Conditions, Eviction, Preset};
 use crate::trace::{TimeUnit, Trace};
 use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Replay recorded traces through a simulated fleet and compare policies.
 ///
@@ -17,39 +18,51 @@ use std::path::PathBuf;
 /// cache, beside the best that any cache could do (`ideal`: infinite, shared by all), how long the first token took, and
 /// how evenly the load was spread (1.00 is even). The same arguments give the same bytes.
 ///
+/// Several fleet sizes, loads or seeds, worse conditions, or a report as Markdown or HTML make it a study: one table for
+/// each trace, fleet size and load, every figure a mean over the seeds, and how each policy fared over all of them.
+///
 /// Formats are recognised by content, plain, gzipped or compressed with Zstandard; `warmpath trace stats --help` lists
 /// them. Beside the trace stands where its prefix structure, and with it every hit ratio, comes from.
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples())]
 pub(super) struct Replay {
     /// Trace files; each is replayed and reported by itself.
-    #[arg(required = true, value_name = "TRACE")]
+    #[arg(required_unless_present = "compare", value_name = "TRACE")]
     traces: Vec<PathBuf>,
 
-    /// vLLM instances in the fleet.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    instances: u16,
+    /// vLLM instances in the fleet; several sizes are studied one by one.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "8")]
+    instances: Vec<u16>,
 
     /// KV cache blocks in each instance, of the trace's block size. [default: what fits beside the preset's weights]
     #[arg(long, value_name = "N")]
     blocks: Option<u32>,
 
-    /// Policies to compare, separated by commas.
+    /// Policies to compare, separated by commas; numbers of a policy after colons: `dynamo:overlap_weight=20`.
     #[arg(
         long,
         value_name = "POLICY,…",
         value_delimiter = ',',
         default_value = "round_robin,longest_prefix,prefix_cost"
     )]
-    policy: Vec<PolicyKind>,
+    policy: Vec<PolicySpec>,
 
     /// Model and GPU to simulate.
     #[arg(long, value_name = "PRESET", default_value_t)]
     preset: Preset,
 
-    /// Multiply the time between requests: 0.5 sends them twice as fast.
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
-    time_scale: f64,
+    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs.
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    eviction: Eviction,
+
+    /// Multiply the time between requests: 0.5 sends them twice as fast. Several are studied one by one.
+    #[arg(long, value_name = "FACTOR,…", value_delimiter = ',', default_value = "1")]
+    time_scale: Vec<f64>,
+
+    /// Load, as shares of the fleet's capacity, which is measured first: where Mooncake's policy still answers nine
+    /// requests in ten within the service level.
+    #[arg(long, value_name = "SHARE,…", value_delimiter = ',', conflicts_with = "time_scale")]
+    load: Vec<f64>,
 
     /// Replay only the first N requests.
     #[arg(long, value_name = "N")]
@@ -58,6 +71,34 @@ pub(super) struct Replay {
     /// Seed of all chance.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+
+    /// Seeds to take the mean over, from `--seed` on. They also move requests within their timestamp.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seeds: u64,
+
+    /// How late cache events reach the router, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    index_delay: u64,
+
+    /// The share of cache events that never reach the router, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    events_lost: f64,
+
+    /// How late the router learns of first tokens, ends and metrics, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    load_delay: u64,
+
+    /// Routers that share the requests and do not know of one another's.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    routers: u16,
+
+    /// Service level: time to first token, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    slo_ttft: u64,
+
+    /// Service level: mean time a token after the first, in milliseconds. [default: any]
+    #[arg(long, value_name = "MS")]
+    slo_tpot: Option<u64>,
 
     /// Let requests that share a timestamp arrive all at once. Traces round their clocks (Mooncake's to three seconds),
     /// so by default such requests are spread evenly up to the next timestamp.
@@ -71,6 +112,23 @@ pub(super) struct Replay {
     /// Write the report as JSON, too; `-` writes it to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Write the study as Markdown, too.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Write the study as one HTML page with plots, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Compare two studies written with `--json`, the older one first, instead of replaying.
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with = "traces")]
+    compare: Vec<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -84,7 +142,7 @@ enum Unit {
 fn examples() -> String {
     let mut text = "Policies:\n".to_owned();
     for policy in PolicyKind::ALL {
-        text += &format!("  {:<15} {}\n", policy.name(), policy.summary());
+        text += &format!("  {:<20} {}\n", policy.name(), policy.summary());
     }
     text += &format!("\nPresets: {}\n", Preset::ALL.map(Preset::name).join(", "));
     text += "\nExamples:\n  \
@@ -93,54 +151,138 @@ fn examples() -> String {
     text
 }
 
+fn read_study(path: &Path) -> anyhow::Result<StudyReport> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a study written by replay --json", path.display()))
+}
+
 impl Replay {
     pub fn run(self) -> anyhow::Result<()> {
-        let mut reports = Vec::with_capacity(self.traces.len());
-        for path in &self.traces {
-            let mut trace = Trace::open(path)?;
-            if let Some(unit) = self.time_unit {
-                trace = trace.with_time_unit(match unit {
-                    Unit::S => TimeUnit::Seconds,
-                    Unit::Ms => TimeUnit::Milliseconds,
-                });
-            }
-            reports.push(self.replay(trace)?);
+        if let [older, newer] = self.compare.as_slice() {
+            let text = read_study(newer)?.compare(&read_study(older)?);
+            return write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output");
         }
-        let to_stdout = self.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-        let mut out = std::io::stdout().lock();
-        if !to_stdout {
-            let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
-            write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
-        }
-        if let Some(file) = &self.json {
-            let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
-            json.push('\n');
-            if to_stdout {
-                out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
-            } else {
-                std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
-            }
-        }
-        Ok(())
+        if self.is_study() { run_study(&self) } else { run_reports(&self) }
     }
 
-    fn replay(&self, trace: Trace) -> anyhow::Result<Report> {
-        let blocks = self.blocks.unwrap_or_else(|| self.preset.kv_tokens() / trace.block_size().tokens());
-        let fleet = Fleet { instances: self.instances, blocks, preset: self.preset };
-        let experiment = Experiment {
-            trace,
-            fleet,
-            time_scale: self.time_scale,
-            limit: self.limit,
-            seed: self.seed,
-            spread_ties: !self.keep_ties,
-        };
-        let bar = ProgressBar::new_spinner().with_style(style());
-        bar.set_message(experiment.trace.path().display().to_string());
-        let report = experiment.run(&self.policy, &|requests| bar.inc(requests));
-        bar.finish_and_clear();
-        Ok(report?)
+    fn is_study(&self) -> bool {
+        self.instances.len() > 1
+            || self.time_scale.len() > 1
+            || !self.load.is_empty()
+            || self.seeds > 1
+            || self.conditions() != Conditions::default()
+            || self.slo() != Slo::default()
+            || self.markdown.is_some()
+            || self.html.is_some()
     }
+
+    fn conditions(&self) -> Conditions {
+        let [index_delay, load_delay] = [self.index_delay, self.load_delay].map(Duration::from_millis);
+        Conditions { index_delay, events_lost: self.events_lost, load_delay, routers: self.routers }
+    }
+
+    fn slo(&self) -> Slo {
+        Slo { ttft: Duration::from_millis(self.slo_ttft), tpot: self.slo_tpot.map(Duration::from_millis) }
+    }
+
+    fn trace(&self, path: &Path) -> anyhow::Result<Trace> {
+        let trace = Trace::open(path)?;
+        Ok(match self.time_unit {
+            None => trace,
+            Some(Unit::S) => trace.with_time_unit(TimeUnit::Seconds),
+            Some(Unit::Ms) => trace.with_time_unit(TimeUnit::Milliseconds),
+        })
+    }
+}
+
+fn run_study(args: &Replay) -> anyhow::Result<()> {
+    let workload = |path: &PathBuf| Ok(Workload::load(&args.trace(path)?, args.limit, !args.keep_ties)?);
+    let study = Study {
+        workloads: args.traces.iter().map(workload).collect::<anyhow::Result<_>>()?,
+        instances: args.instances.clone(),
+        blocks: args.blocks,
+        preset: args.preset,
+        eviction: args.eviction,
+        loads: if args.load.is_empty() {
+            Loads::TimeScales(args.time_scale.clone())
+        } else {
+            Loads::OfCapacity(args.load.clone())
+        },
+        policies: args.policy.clone(),
+        seeds: (args.seed..args.seed + args.seeds.max(1)).collect(),
+        conditions: args.conditions(),
+        slo: args.slo(),
+    };
+    let bar = ProgressBar::new(0).with_style(study_style());
+    let report = study.run(&|requests, total| {
+        bar.set_length(total);
+        bar.inc(requests);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let json = || serde_json::to_string_pretty(&report).context("cannot write the study as JSON");
+    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
+    let text = if to_stdout { json()? + "\n" } else { report.to_markdown() };
+    write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")?;
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    };
+    if let Some(file) = args.json.as_ref().filter(|_| !to_stdout) {
+        write(file, json()? + "\n")?;
+    }
+    if let Some(file) = &args.markdown {
+        write(file, report.to_markdown())?;
+    }
+    if let Some(file) = &args.html {
+        write(file, report.to_html())?;
+    }
+    Ok(())
+}
+
+fn run_reports(args: &Replay) -> anyhow::Result<()> {
+    let mut reports = Vec::with_capacity(args.traces.len());
+    for path in &args.traces {
+        reports.push(replay(args, args.trace(path)?)?);
+    }
+    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
+    let mut out = std::io::stdout().lock();
+    if !to_stdout {
+        let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
+        write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
+    }
+    if let Some(file) = &args.json {
+        let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
+        json.push('\n');
+        if to_stdout {
+            out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
+        } else {
+            std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn replay(args: &Replay, trace: Trace) -> anyhow::Result<Report> {
+    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.block_size().tokens());
+    let fleet = Fleet { instances: args.instances[0], blocks, preset: args.preset, eviction: args.eviction };
+    let experiment = Experiment {
+        trace,
+        fleet,
+        time_scale: args.time_scale[0],
+        limit: args.limit,
+        seed: args.seed,
+        spread_ties: !args.keep_ties,
+    };
+    let bar = ProgressBar::new_spinner().with_style(style());
+    bar.set_message(experiment.trace.path().display().to_string());
+    let report = experiment.run(&args.policy, &|requests| bar.inc(requests));
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn study_style() -> ProgressStyle {
+    ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} requests replayed  {elapsed}, {eta} to go")
+        .expect("the template is well-formed")
 }
 
 fn style() -> ProgressStyle {

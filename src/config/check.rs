@@ -4,7 +4,7 @@ use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
 use super::{Config, Endpoint, Instance, KvEvents, Server};
 use crate::routing::block::BlockSize;
-use crate::routing::policy::PolicyKind;
+use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,13 +46,11 @@ impl Check {
         let policy = self.leaf("routing.policy", raw.policy, "write a policy's name");
         let block_size = self.leaf("routing.block_size", raw.block_size, BLOCK_SIZE);
         let seed = self.leaf("routing.seed", raw.seed, "write a whole number, not negative");
+        let policy =
+            self.parsed("routing.policy", policy, |name: String| name.parse::<PolicySpec>(), "pick one of them");
         routing::Config {
-            policy: self.parsed(
-                "routing.policy",
-                policy,
-                |name: String| name.parse::<PolicyKind>(),
-                "pick one of them",
-            ),
+            policy: policy.kind,
+            tuning: policy.tuning,
             block_size: self.parsed("routing.block_size", block_size, BlockSize::new, BLOCK_SIZE),
             seed: seed.unwrap_or(default.seed),
             lease: self

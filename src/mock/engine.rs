@@ -273,7 +273,7 @@ async fn at(deadline: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::routing::block::BlockSize;
-    use crate::sim::Preset;
+    use crate::sim::{Eviction, Preset};
 
     const PRESET: Preset = Preset::Qwen3_32bH100Tp2;
 
@@ -283,6 +283,7 @@ mod tests {
             blocks: 100,
             sequences_max: PRESET.sequences_max(),
             model: PRESET.step_model(),
+            eviction: Eviction::default(),
         };
         let (batches, published) = mpsc::channel(100);
         let (engine, commands) = Engine::new(config, speed, String::new(), batches);

@@ -1,11 +1,14 @@
 //! One trace, one fleet, one policy, one seed.
 
-use super::outcome::{Outcome, Tallied};
-use super::report::{Ideal, Report, TraceSummary};
-use crate::routing::policy::PolicyKind;
-use crate::routing::{self, InstanceId, Time};
-use crate::sim::{Arrival, Cluster, ClusterConfig, InstanceConfig, Preset, Refused};
-use crate::trace::{InfiniteCache, Record, SpreadTies, Trace, TraceError};
+use super::outcome::{Outcome, Slo, Tallied};
+use super::report::Report;
+use super::workload::Workload;
+use crate::routing::policy::PolicySpec;
+use crate::routing::{self, InstanceId};
+use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused};
+use crate::trace::{Trace, TraceError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// The simulated fleet that a trace is replayed to.
@@ -17,6 +20,8 @@ pub struct Fleet {
     pub blocks: u32,
     /// What they run, on what.
     pub preset: Preset,
+    /// How they evict.
+    pub eviction: Eviction,
 }
 
 /// What is to be replayed, and how.
@@ -60,90 +65,51 @@ pub enum ReplayError {
     },
 }
 
+/// One replay of a workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The instances.
+    pub fleet: Fleet,
+    /// How to choose.
+    pub policy: PolicySpec,
+    /// Multiplies the time between requests.
+    pub time_scale: f64,
+    /// Seeds chance, and when within their timestamp requests come.
+    pub seed: u64,
+    /// How well the routers are told.
+    pub conditions: Conditions,
+    /// What counts as answered in time.
+    pub slo: Slo,
+}
+
 impl Experiment {
     /// Replays the trace once for each policy, on as many threads as there are cores.
     ///
     /// `progress` is told of every request replayed, from any thread.
-    pub fn run(&self, policies: &[PolicyKind], progress: &(dyn Fn(u64) + Sync)) -> Result<Report, ReplayError> {
-        self.check()?;
-        let (ideal, trace) = self.ideal()?;
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let mut outcomes = Vec::with_capacity(policies.len());
-        for batch in policies.chunks(threads) {
-            let run = |&policy| move || self.replay(policy, progress);
-            let results: Vec<Result<Outcome, ReplayError>> = thread::scope(|scope| {
-                let replays: Vec<_> = batch.iter().map(|policy| scope.spawn(run(policy))).collect();
-                let join = |replay: thread::ScopedJoinHandle<'_, _>| match replay.join() {
-                    Ok(result) => result,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-                replays.into_iter().map(join).collect()
-            });
-            for result in results {
-                outcomes.push(result?);
-            }
-        }
-        Ok(Report::new(self, trace, ideal, outcomes))
+    pub fn run<P: Copy + Sync + Into<PolicySpec>>(
+        &self,
+        policies: &[P],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Report, ReplayError> {
+        check(&self.fleet, self.time_scale)?;
+        let workload = Workload::load(&self.trace, self.limit, self.spread_ties)?;
+        let outcomes = in_parallel(policies, |&policy| self.setup(policy.into()).replay(&workload, progress));
+        Ok(Report::new(self, workload.trace, workload.ideal, outcomes))
     }
 
-    fn check(&self) -> Result<(), ReplayError> {
-        let out_of_range = |what, range: String, given: String| Err(ReplayError::OutOfRange { what, range, given });
-        let Fleet { instances, blocks, .. } = self.fleet;
-        if instances == 0 || usize::from(instances) > InstanceId::LIMIT {
-            return out_of_range(
-                "the number of instances",
-                format!("1 to {}", InstanceId::LIMIT),
-                instances.to_string(),
-            );
-        }
-        if blocks == 0 || blocks > BLOCKS_MAX {
-            return out_of_range("the number of blocks", format!("1 to {BLOCKS_MAX}"), blocks.to_string());
-        }
-        if !(self.time_scale.is_finite() && self.time_scale > 0.0) {
-            return out_of_range("the time scale", "a number above 0".to_owned(), self.time_scale.to_string());
-        }
-        Ok(())
+    fn setup(&self, policy: PolicySpec) -> Setup {
+        let Experiment { fleet, time_scale, seed, .. } = *self;
+        Setup { fleet, policy, time_scale, seed, conditions: Conditions::default(), slo: Slo::default() }
     }
+}
 
-    /// The records as they are to arrive.
-    fn records(&self) -> Result<impl Iterator<Item = Result<Record, TraceError>>, TraceError> {
-        let records = self.trace.records()?;
-        let records: Box<dyn Iterator<Item = Result<Record, TraceError>>> =
-            if self.spread_ties { Box::new(SpreadTies::new(records)) } else { Box::new(records) };
-        Ok(records.take(self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))))
-    }
-
-    fn ideal(&self) -> Result<(Ideal, TraceSummary), ReplayError> {
-        let mut records = self.trace.records()?;
-        let mut cache = InfiniteCache::new(self.trace.block_size());
-        let mut requests = 0;
-        let mut last = std::time::Duration::ZERO;
-        while self.limit.is_none_or(|limit| requests < limit)
-            && let Some(record) = records.next()
-        {
-            let record = record?;
-            cache.visit(&record);
-            requests += 1;
-            last = record.at;
-        }
-        if requests == 0 {
-            return Err(ReplayError::NoRequests { trace: self.trace.path().display().to_string() });
-        }
-        Ok((Ideal::new(&cache), TraceSummary::new(&self.trace, requests, last, records.tally())))
-    }
-
-    fn replay(&self, policy: PolicyKind, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, ReplayError> {
-        let mut cluster = Cluster::new(self.cluster(policy));
-        let mut tallied = Tallied::default();
-        let block_size = self.trace.block_size();
-        for record in self.records()? {
-            let record = record?;
-            let arrival = Arrival {
-                at: Time::from_secs_f64(record.at.as_secs_f64() * self.time_scale),
-                prompt_tokens: record.prompt_tokens,
-                output_tokens: record.output_tokens,
-                contents: record.full_blocks(block_size).to_vec(),
-            };
+impl Setup {
+    /// Replays the workload; `progress` is told of every request.
+    pub fn replay(&self, workload: &Workload, progress: &dyn Fn(u64)) -> Outcome {
+        let mut cluster = Cluster::new(self.cluster(workload));
+        let mut tallied = Tallied::new(self.slo);
+        let block_size = workload.block_size();
+        for arrival in workload.arrivals(self.time_scale, self.seed) {
             match cluster.arrive(arrival) {
                 Ok(_) => {}
                 Err(Refused::TooLarge(_)) => tallied.too_large += 1,
@@ -154,18 +120,59 @@ impl Experiment {
         }
         cluster.drain();
         tallied.add(&cluster.take_served(), block_size);
-        Ok(tallied.outcome(policy, &cluster.instance_stats()))
+        tallied.outcome(&self.policy, &self.fleet.preset.gpus(), &cluster.instance_stats())
     }
 
-    fn cluster(&self, policy: PolicyKind) -> ClusterConfig {
-        let block_size = self.trace.block_size();
-        let Fleet { instances, blocks, preset } = self.fleet;
+    fn cluster(&self, workload: &Workload) -> ClusterConfig {
+        let block_size = workload.block_size();
+        let Fleet { instances, blocks, preset, eviction } = self.fleet;
         let model = preset.step_model();
-        let instance = InstanceConfig { block_size, blocks, sequences_max: preset.sequences_max(), model };
-        let prefill = model.prefill;
-        let router = routing::Config { block_size, policy, prefill, seed: self.seed, ..routing::Config::default() };
-        ClusterConfig { instances, instance, router }
+        let sequences_max = preset.sequences_max();
+        let instance = InstanceConfig { block_size, blocks, sequences_max, eviction, model };
+        let PolicySpec { kind: policy, tuning } = self.policy;
+        let (prefill, seed) = (model.prefill, self.seed);
+        let router = routing::Config { block_size, policy, tuning, prefill, seed, ..routing::Config::default() };
+        ClusterConfig { instances, instance, router, conditions: self.conditions }
     }
+}
+
+/// Refuses numbers that no fleet can have.
+pub(super) fn check(fleet: &Fleet, time_scale: f64) -> Result<(), ReplayError> {
+    let out_of_range = |what, range: String, given: String| Err(ReplayError::OutOfRange { what, range, given });
+    let Fleet { instances, blocks, .. } = *fleet;
+    if instances == 0 || usize::from(instances) > InstanceId::LIMIT {
+        return out_of_range("the number of instances", format!("1 to {}", InstanceId::LIMIT), instances.to_string());
+    }
+    if blocks == 0 || blocks > BLOCKS_MAX {
+        return out_of_range("the number of blocks", format!("1 to {BLOCKS_MAX}"), blocks.to_string());
+    }
+    if !(time_scale.is_finite() && time_scale > 0.0) {
+        return out_of_range("the time scale", "a number above 0".to_owned(), time_scale.to_string());
+    }
+    Ok(())
+}
+
+/// Does all jobs on as many threads as there are cores; results in the order of the jobs.
+pub(super) fn in_parallel<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<R>>> = Mutex::new(jobs.iter().map(|_| None).collect());
+    let take_jobs = || {
+        while let Some((at, job)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            jobs.get(at).map(|job| (at, job))
+        } {
+            let result = work(job);
+            results.lock().expect("no job panics while it holds the results")[at] = Some(result);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(take_jobs);
+        }
+    });
+    let results = results.into_inner().expect("a job that panicked took the whole scope with it");
+    results.into_iter().map(|result| result.expect("every job was taken")).collect()
 }
 
 /// A pool's links are 32-bit, and one of them is taken.

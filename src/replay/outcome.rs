@@ -1,16 +1,17 @@
 //! What one policy made of a trace.
 
+use crate::routing::Time;
 use crate::routing::block::BlockSize;
-use crate::routing::policy::PolicyKind;
-use crate::sim::{InstanceStats, Served};
+use crate::routing::policy::PolicySpec;
+use crate::sim::{Energy, Gpus, InstanceStats, Served, Tariff};
 use serde::Serialize;
 use std::time::Duration;
 
 /// What one policy made of a trace. Times are in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// The policy's name.
-    pub policy: &'static str,
+    /// The policy's name, and what was tuned of it.
+    pub policy: String,
     /// Requests served.
     pub requests: u64,
     /// Requests that no instance could ever hold, and that were turned away.
@@ -32,12 +33,34 @@ pub struct Outcome {
     pub ttft_seconds: Summary,
     /// From arrival to last token.
     pub end_to_end_seconds: Summary,
+    /// From one token to the next, after the first; of requests with more than one.
+    pub tpot_seconds: Summary,
+    /// The share of requests, refused ones included, that met the service level.
+    pub goodput: f64,
     /// How evenly requests were spread.
     pub requests_balance: Balance,
     /// How evenly time in steps was spread.
     pub busy_balance: Balance,
     /// Requests that had to give up their blocks and start again.
     pub preemptions: u64,
+    /// Electricity, emissions and cost from the first arrival's time to the last token, under the default tariff.
+    pub energy: Energy,
+}
+
+/// What counts as answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slo {
+    /// The longest time to first token.
+    pub ttft: Duration,
+    /// The longest mean time a token after that, if it matters.
+    pub tpot: Option<Duration>,
+}
+
+impl Default for Slo {
+    /// 5 s to the first token.
+    fn default() -> Self {
+        Slo { ttft: Duration::from_secs(5), tpot: None }
+    }
 }
 
 /// A distribution in a few numbers; quantiles by nearest rank.
@@ -65,6 +88,11 @@ pub struct Balance {
 /// What is gathered while a replay runs.
 #[derive(Debug, Default)]
 pub(super) struct Tallied {
+    slo: Slo,
+    good: u64,
+    tpot: Vec<Duration>,
+    output_tokens: u64,
+    last: Time,
     pub too_large: u64,
     served: u64,
     prompt_tokens: u64,
@@ -79,9 +107,17 @@ pub(super) struct Tallied {
 }
 
 impl Tallied {
+    pub fn new(slo: Slo) -> Self {
+        Tallied { slo, ..Tallied::default() }
+    }
+
     pub fn add(&mut self, served: &[Served], block_size: BlockSize) {
+        let tpot_max = self.slo.tpot.unwrap_or(Duration::MAX);
+        let in_time = |tpot: Option<Duration>| tpot.is_none_or(|tpot| tpot <= tpot_max);
         for request in served {
             self.served += 1;
+            self.output_tokens += u64::from(request.output_tokens);
+            self.last = self.last.max(request.finished);
             self.prompt_tokens += u64::from(request.decision.prompt_tokens);
             self.blocks += u64::from(block_size.touched_blocks(request.decision.prompt_tokens));
             self.cached_tokens += u64::from(request.cached_tokens);
@@ -90,6 +126,12 @@ impl Tallied {
             self.best_expected_cached_tokens += u64::from(request.decision.best_overlap_tokens);
             self.ttft.push(request.first_token.since(request.arrived));
             self.end_to_end.push(request.finished.since(request.arrived));
+            let ttft = request.first_token.since(request.arrived);
+            let later_tokens = request.output_tokens - 1;
+            let decode = request.finished.since(request.first_token);
+            let tpot = decode.checked_div(later_tokens);
+            self.tpot.extend(tpot);
+            self.good += u64::from(ttft <= self.slo.ttft && in_time(tpot));
             let instance = request.decision.instance.index();
             if self.requests.len() <= instance {
                 self.requests.resize(instance + 1, 0);
@@ -98,12 +140,15 @@ impl Tallied {
         }
     }
 
-    pub fn outcome(mut self, policy: PolicyKind, instances: &[InstanceStats]) -> Outcome {
+    pub fn outcome(mut self, policy: &PolicySpec, gpus: &Gpus, instances: &[InstanceStats]) -> Outcome {
         self.requests.resize(instances.len(), 0);
         let requests: Vec<f64> = self.requests.iter().map(|&count| count as f64).collect();
+        let in_steps: Vec<Duration> = instances.iter().map(|stats| stats.busy).collect();
+        let (elapsed, tokens) = (self.last.since(Time::ZERO), self.prompt_tokens + self.output_tokens);
+        let energy = Energy::of(gpus, &in_steps, elapsed, tokens, &Tariff::default());
         let busy: Vec<f64> = instances.iter().map(|stats| stats.busy.as_secs_f64()).collect();
         Outcome {
-            policy: policy.name(),
+            policy: policy.to_string(),
             requests: self.served,
             refused_too_large: self.too_large,
             prompt_tokens: self.prompt_tokens,
@@ -114,9 +159,12 @@ impl Tallied {
             block_hit_ratio: ratio(self.cached_blocks, self.blocks),
             ttft_seconds: Summary::of(self.ttft),
             end_to_end_seconds: Summary::of(self.end_to_end),
+            tpot_seconds: Summary::of(self.tpot),
+            goodput: ratio(self.good, self.served + self.too_large),
             requests_balance: Balance::of(&requests),
             busy_balance: Balance::of(&busy),
             preemptions: instances.iter().map(|stats| stats.preemptions).sum(),
+            energy,
         }
     }
 }

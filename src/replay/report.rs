@@ -148,7 +148,7 @@ impl Report {
         }
         for outcome in &self.outcomes {
             let ttft = &outcome.ttft_seconds;
-            let mut row = vec![outcome.policy.to_owned(), outcome.requests.to_string()];
+            let mut row = vec![outcome.policy.clone(), outcome.requests.to_string()];
             row.extend([outcome.token_hit_ratio, outcome.block_hit_ratio].map(|ratio| format!("{ratio:.4}")));
             row.push(self.share_of_ideal(outcome).map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)));
             row.extend([ttft.mean, ttft.p50, ttft.p90, ttft.p99].map(|seconds| format!("{seconds:.3}")));

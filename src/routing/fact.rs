@@ -2,6 +2,7 @@
 
 use super::block::{ContentHash, EngineHash};
 use super::decision::RequestId;
+use super::fleet::Reported;
 use std::fmt;
 
 /// An instance, named by whoever joined it to the fleet. Small and dense: per-instance state is kept in arrays.
@@ -122,6 +123,13 @@ pub enum Fact<'a> {
     Cleared {
         /// Which.
         instance: InstanceId,
+    },
+    /// An instance said how loaded it is.
+    Reported {
+        /// Which.
+        instance: InstanceId,
+        /// What it said.
+        load: Reported,
     },
     /// A routed request produced its first token: its prefill is done.
     FirstToken {

@@ -5,19 +5,26 @@
 //! instance leaving, or by its lease running out. Estimates are whole nanoseconds, so that what is added can be
 //! subtracted again and an idle instance reads exactly zero.
 
+mod footprint;
 mod load;
+mod pace;
 mod rate;
+mod sessions;
 
-pub use load::Load;
+pub use footprint::Footprint;
+pub use load::{Load, Reported};
 
 use super::decision::RequestId;
 use super::fact::{Availability, InstanceId, Knowledge};
 use super::index::Overlaps;
 use super::policy::Candidate;
 use super::prefill::PrefillModel;
+use super::request::SessionKey;
 use super::time::Time;
-use load::Book;
+use footprint::InFlight;
+use load::{Book, Prefill};
 use rate::DecayingRate;
+use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +38,8 @@ pub(super) struct Fleet {
     arrivals: DecayingRate,
     placed: u64,
     output_tokens: Mean,
+    prefixes: InFlight,
+    sessions: Sessions,
 }
 
 #[derive(Debug)]
@@ -42,12 +51,13 @@ struct Member {
 }
 
 /// The load that one request puts on one instance.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Reservation {
     instance: InstanceId,
     prompt_tokens: u32,
     decoding: bool,
     booked_at: Time,
+    footprint: Option<Footprint>,
 }
 
 /// One instance, as it stands.
@@ -70,7 +80,19 @@ pub(super) struct Booking {
     pub instance: InstanceId,
     pub prompt_tokens: u32,
     pub uncached_tokens: u32,
-    pub prefill: Duration,
+    pub footprint: Footprint,
+    pub session: Option<SessionKey>,
+}
+
+/// What a prompt finds at the instances.
+pub(super) struct Asked<'a, C> {
+    pub model: &'a str,
+    pub prompt_tokens: u32,
+    pub block_tokens: u32,
+    /// Tokens that the index knows to be cached.
+    pub cached: C,
+    pub footprint: &'a Footprint,
+    pub prefill: &'a PrefillModel,
 }
 
 /// Nobody to take a request.
@@ -93,7 +115,15 @@ impl Fleet {
 
     /// `false` when there is no such instance.
     pub fn leave(&mut self, instance: InstanceId) -> bool {
-        self.reservations.retain(|_, reservation| reservation.instance != instance);
+        let prefixes = &mut self.prefixes;
+        self.reservations.retain(|_, reservation| {
+            let stays = reservation.instance != instance;
+            if let (false, Some(footprint)) = (stays, &reservation.footprint) {
+                prefixes.remove(instance, footprint);
+            }
+            stays
+        });
+        self.sessions.forget(instance);
         self.members.remove(&instance).is_some()
     }
 
@@ -105,6 +135,23 @@ impl Fleet {
     /// `false` when there is no such instance.
     pub fn set_knowledge(&mut self, instance: InstanceId, knowledge: Knowledge) -> bool {
         self.members.get_mut(&instance).map(|member| member.knowledge = knowledge).is_some()
+    }
+
+    /// `false` when there is no such instance.
+    pub fn report(&mut self, instance: InstanceId, reported: Reported) -> bool {
+        self.members.get_mut(&instance).map(|member| member.book.report(reported)).is_some()
+    }
+
+    /// An instance evicted some blocks.
+    pub fn evicted(&mut self, now: Time, instance: InstanceId, blocks: usize) {
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.book.evicted(now, blocks);
+        }
+    }
+
+    /// Where the session's last request went.
+    pub fn home(&self, session: SessionKey) -> Option<InstanceId> {
+        self.sessions.home(session)
     }
 
     pub fn model_of(&self, instance: InstanceId) -> Option<Arc<str>> {
@@ -129,24 +176,32 @@ impl Fleet {
         self.output_tokens.value
     }
 
-    /// Fills `candidates` with the instances that may take a prompt for `model`, ascending by id.
+    /// Fills `candidates` with the instances that may take the prompt, ascending by id. `reach` is room to work in.
     pub fn candidates(
         &self,
         now: Time,
-        model: &str,
-        prompt_tokens: u32,
-        cached_tokens: impl Fn(InstanceId) -> u32,
-        prefill: &PrefillModel,
+        asked: &Asked<'_, impl Fn(InstanceId) -> u32>,
+        reach: &mut Vec<u32>,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), NoCandidate> {
         candidates.clear();
+        self.prefixes.reach(asked.footprint, reach);
+        let cold = asked.prefill.prefill(asked.prompt_tokens, 0);
         let mut instances = 0;
-        for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == model) {
+        for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == asked.model) {
             instances += 1;
             if member.availability == Availability::Ready {
-                let overlap_tokens = cached_tokens(instance);
-                let prefill = prefill.prefill(prompt_tokens, overlap_tokens);
-                candidates.push(Candidate { instance, overlap_tokens, prefill, load: member.book.load(now) });
+                let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
+                let overlap_tokens = (asked.cached)(instance).max(in_flight);
+                let pace = member.book.pace();
+                candidates.push(Candidate {
+                    instance,
+                    overlap_tokens,
+                    knowledge: member.knowledge,
+                    prefill: asked.prefill.prefill(asked.prompt_tokens, overlap_tokens).mul_f64(pace),
+                    cold_prefill: cold.mul_f64(pace),
+                    load: member.book.load(now),
+                });
             }
         }
         match (instances, candidates.is_empty()) {
@@ -157,14 +212,19 @@ impl Fleet {
     }
 
     /// Books a request's load. The instance must be in the fleet.
-    pub fn book(&mut self, now: Time, booking: Booking) -> RequestId {
+    pub fn book(&mut self, now: Time, booking: Booking, prefill: &PrefillModel) -> RequestId {
         let request = RequestId(self.placed);
         self.placed += 1;
         self.arrivals.add(now, 1.0);
-        let Booking { instance, prompt_tokens, uncached_tokens, prefill } = booking;
+        let Booking { instance, prompt_tokens, uncached_tokens, footprint, session } = booking;
+        if let Some(session) = session {
+            self.sessions.settle(session, instance);
+        }
+        let footprint = self.prefixes.add(instance, &footprint).then_some(footprint);
         let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
-        member.book.queue(now, request, uncached_tokens, prefill);
-        let reservation = Reservation { instance, prompt_tokens, decoding: false, booked_at: now };
+        let estimate = prefill.prefill(prompt_tokens, prompt_tokens - uncached_tokens);
+        member.book.queue(now, Prefill { request, tokens: uncached_tokens, prompt_tokens, estimate });
+        let reservation = Reservation { instance, prompt_tokens, decoding: false, booked_at: now, footprint };
         self.reservations.insert(request, reservation);
         request
     }
@@ -195,11 +255,14 @@ impl Fleet {
         let Some(reservation) = self.reservations.remove(&request) else {
             return false;
         };
+        if let Some(footprint) = &reservation.footprint {
+            self.prefixes.remove(reservation.instance, footprint);
+        }
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
         if reservation.decoding {
             member.book.decoded(reservation.prompt_tokens);
         } else {
-            member.book.prefilled(now, request);
+            member.book.withdraw(now, request);
         }
         true
     }

@@ -3,21 +3,45 @@
 //! A policy keeps nothing. What must be remembered is in the index or the fleet and reaches it through the [`View`];
 //! chance comes from the view's [`Dice`], so even a random policy replays exactly. There are no hooks and no background
 //! tasks, and a policy cannot fail: every view has at least one candidate.
+//!
+//! The peers' policies are here with the formulas and the defaults that they publish, on our books: all see the same
+//! index, the same requests in flight and the same estimates as ours does, which is more than most of them have at home.
 
+mod kind;
+mod tuning;
+
+mod aibrix;
+mod bounded_hash;
+mod dualmap;
+mod dynamo;
+mod gorgo;
 mod least_loaded;
+mod least_tokens;
+mod llmd;
+mod llmd_affinity;
+mod lmetric;
 mod longest_prefix;
+mod mooncake;
 mod power_of_two;
+mod preble;
 mod prefix_cost;
 mod random;
 mod round_robin;
+mod session;
+mod sglang;
+mod smetric;
+mod smg;
 
-use super::fact::InstanceId;
+pub use kind::{PolicyKind, UnknownPolicy};
+pub use tuning::{ParameterInfo, PolicySpec, PolicySpecError, Tuning};
+
+use super::fact::{InstanceId, Knowledge};
 use super::fleet::Load;
+use super::request::SessionKey;
 use super::time::Time;
 use std::cmp::Ordering;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
+use tuning::Parameter;
 
 /// What a policy sees.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +54,16 @@ pub struct View<'a> {
     pub sequence: u64,
     /// Chance, decided by the router's seed and `sequence`.
     pub dice: Dice,
+    /// Prompt length.
+    pub prompt_tokens: u32,
+    /// Tokens a block.
+    pub block_tokens: u32,
+    /// The hash of the first 256 tokens of the prompt, at least one block of it; `None` for a prompt without a full block.
+    pub head: Option<u64>,
+    /// The session that the request belongs to, if it says so.
+    pub session: Option<SessionKey>,
+    /// Where that session's last request went, if that is still remembered.
+    pub home: Option<InstanceId>,
     /// Requests a second over the last minute or so, for the whole fleet.
     pub arrivals_per_second: f64,
     /// Output tokens a request is expected to produce.
@@ -43,10 +77,14 @@ pub struct View<'a> {
 pub struct Candidate {
     /// Which.
     pub instance: InstanceId,
-    /// Tokens of the prompt that it has cached.
+    /// Tokens of the prompt that it has cached, or will have when requests in flight there have been computed.
     pub overlap_tokens: u32,
+    /// How far the index is to be believed about it.
+    pub knowledge: Knowledge,
     /// Estimated time to prefill the rest of this request there, once it is this request's turn.
     pub prefill: Duration,
+    /// The same, were nothing cached.
+    pub cold_prefill: Duration,
     /// What it has to do already.
     pub load: Load,
 }
@@ -55,93 +93,42 @@ pub struct Candidate {
 pub trait Policy: Send + Sync {
     /// The position in `view.candidates` of the instance to take.
     fn choose(&self, view: &View<'_>) -> usize;
-}
 
-/// Every policy there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PolicyKind {
-    /// Any instance, all equally likely.
-    Random,
-    /// Each instance in turn.
-    RoundRobin,
-    /// The fewest requests in flight.
-    LeastLoaded,
-    /// The less loaded of two drawn at random.
-    PowerOfTwo,
-    /// The longest cached prefix; ties go to the least loaded.
-    LongestPrefix,
-    /// The least expected cost in time, to this request and to others.
-    #[default]
-    PrefixCost,
-}
-
-impl PolicyKind {
-    /// All policies, in the order in which they are documented.
-    pub const ALL: [PolicyKind; 6] = [
-        PolicyKind::Random,
-        PolicyKind::RoundRobin,
-        PolicyKind::LeastLoaded,
-        PolicyKind::PowerOfTwo,
-        PolicyKind::LongestPrefix,
-        PolicyKind::PrefixCost,
-    ];
-
-    /// The name used in configuration, on the command line and in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            PolicyKind::Random => "random",
-            PolicyKind::RoundRobin => "round_robin",
-            PolicyKind::LeastLoaded => "least_loaded",
-            PolicyKind::PowerOfTwo => "power_of_two",
-            PolicyKind::LongestPrefix => "longest_prefix",
-            PolicyKind::PrefixCost => "prefix_cost",
-        }
-    }
-
-    /// What it does, in a line.
-    pub const fn summary(self) -> &'static str {
-        match self {
-            PolicyKind::Random => "any instance, all equally likely",
-            PolicyKind::RoundRobin => "each instance in turn",
-            PolicyKind::LeastLoaded => "the fewest requests in flight",
-            PolicyKind::PowerOfTwo => "the less loaded of two drawn at random",
-            PolicyKind::LongestPrefix => "the longest cached prefix, ties to the least loaded",
-            PolicyKind::PrefixCost => "the least expected time: waiting, own prefill, and the delay put on others",
-        }
-    }
-
-    /// The policy itself.
-    pub fn build(self) -> Box<dyn Policy> {
-        match self {
-            PolicyKind::Random => Box::new(random::Random),
-            PolicyKind::RoundRobin => Box::new(round_robin::RoundRobin),
-            PolicyKind::LeastLoaded => Box::new(least_loaded::LeastLoaded),
-            PolicyKind::PowerOfTwo => Box::new(power_of_two::PowerOfTwo),
-            PolicyKind::LongestPrefix => Box::new(longest_prefix::LongestPrefix),
-            PolicyKind::PrefixCost => Box::new(prefix_cost::PrefixCost),
-        }
+    /// Its numbers, for tuning; every one is finite and not negative.
+    fn parameters(&mut self) -> Vec<Parameter<'_>> {
+        Vec::new()
     }
 }
 
-impl fmt::Display for PolicyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+impl View<'_> {
+    /// Tokens of the prompt that an instance would have to compute.
+    pub fn uncached_tokens(&self, candidate: &Candidate) -> u32 {
+        self.prompt_tokens.saturating_sub(candidate.overlap_tokens)
     }
-}
 
-/// A policy name that there is none of.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown policy {name:?}; there are {}", PolicyKind::ALL.map(PolicyKind::name).join(", "))]
-pub struct UnknownPolicy {
-    /// What was asked for.
-    pub name: String,
-}
+    /// The most that any candidate has of the prompt.
+    pub fn best_overlap_tokens(&self) -> u32 {
+        self.candidates.iter().map(|candidate| candidate.overlap_tokens).max().unwrap_or(0)
+    }
 
-impl FromStr for PolicyKind {
-    type Err = UnknownPolicy;
-    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
-        let known = PolicyKind::ALL.into_iter().find(|kind| kind.name() == name);
-        known.ok_or_else(|| UnknownPolicy { name: name.to_owned() })
+    /// The position of an instance among the candidates.
+    pub fn position_of(&self, instance: InstanceId) -> Option<usize> {
+        self.candidates.binary_search_by_key(&instance, |candidate| candidate.instance).ok()
+    }
+
+    fn mean(&self, of: impl Fn(&Candidate) -> f64) -> f64 {
+        self.candidates.iter().map(of).sum::<f64>() / self.candidates.len() as f64
+    }
+
+    /// The least and the most.
+    fn range(&self, of: impl Fn(&Candidate) -> f64) -> (f64, f64) {
+        let values = self.candidates.iter().map(of);
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)))
+    }
+
+    /// The fewest and the most requests in flight.
+    fn requests_range(&self) -> (f64, f64) {
+        self.range(|candidate| f64::from(candidate.load.requests()))
     }
 }
 
@@ -160,6 +147,11 @@ impl Dice {
         self.0 = self.0.wrapping_add(GOLDEN);
         ((u128::from(mix(self.0)) * bound as u128) >> 64) as usize
     }
+
+    /// A number from 0 up to but not 1.
+    pub fn share(&mut self) -> f64 {
+        self.below(1 << 53) as f64 / (1_u64 << 53) as f64
+    }
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -175,4 +167,22 @@ fn mix(value: u64) -> u64 {
 fn smallest(view: &View<'_>, order: impl Fn(&Candidate, &Candidate) -> Ordering) -> usize {
     let positions = 0..view.candidates.len();
     positions.min_by(|&a, &b| order(&view.candidates[a], &view.candidates[b])).expect("a view has a candidate")
+}
+
+/// The position of the candidate of least cost; any one of equals, all equally likely.
+fn smallest_of_random(view: &View<'_>, cost: impl Fn(&Candidate) -> f64) -> usize {
+    let mut dice = view.dice;
+    let (mut best, mut least, mut equals) = (0, f64::INFINITY, 0);
+    for (position, candidate) in view.candidates.iter().enumerate() {
+        let cost = cost(candidate);
+        if equals == 0 || cost < least {
+            (best, least, equals) = (position, cost, 1);
+        } else if cost == least {
+            equals += 1;
+            if dice.below(equals) == 0 {
+                best = position;
+            }
+        }
+    }
+    best
 }

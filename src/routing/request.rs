@@ -1,6 +1,7 @@
 //! What the router is asked: a prompt, and what else decides where it may go.
 
 use super::block::{BlockHash, BlockSize, ContentHash, Namespace};
+use twox_hash::XxHash3_64;
 
 /// A request to be placed. Borrowed from whoever parsed it: nothing is copied on the way to a decision.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +10,19 @@ pub struct Request<'a> {
     pub namespace: Namespace<'a>,
     /// The prompt after the chat template.
     pub prompt: Prompt<'a>,
+    /// The conversation that it belongs to, where the caller says so.
+    pub session: Option<SessionKey>,
+}
+
+/// A session, by the hash of whatever names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+impl SessionKey {
+    /// The session of this name.
+    pub fn of(name: &str) -> Self {
+        SessionKey(XxHash3_64::oneshot(name.as_bytes()))
+    }
 }
 
 /// A prompt, as far as it is known.

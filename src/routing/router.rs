@@ -8,9 +8,9 @@ use super::block::{BlockHash, BlockSize, Namespace};
 use super::decision::{Decision, RequestId};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
-use super::fleet::{Booking, Fleet, InstanceState, NoCandidate, cached_tokens};
+use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate, cached_tokens};
 use super::index::{Attach, ExactIndex, IndexStats, Overlaps};
-use super::policy::{Candidate, Dice, Policy, PolicyKind, View};
+use super::policy::{Candidate, Dice, Policy, PolicyKind, Tuning, View};
 use super::prefill::PrefillModel;
 use super::request::Request;
 use super::time::Time;
@@ -25,6 +25,8 @@ pub struct Config {
     pub block_size: BlockSize,
     /// How to choose.
     pub policy: PolicyKind,
+    /// What differs from the policy's defaults.
+    pub tuning: Tuning,
     /// What prefill costs at an instance.
     pub prefill: PrefillModel,
     /// Seeds chance and the block hashes.
@@ -42,6 +44,7 @@ impl Default for Config {
         Config {
             block_size: BlockSize::DEFAULT,
             policy: PolicyKind::default(),
+            tuning: Tuning::default(),
             prefill: PrefillModel::default(),
             seed: 0,
             lease: Duration::from_secs(600),
@@ -64,6 +67,7 @@ pub struct Router {
 struct Scratch {
     overlaps: Overlaps,
     candidates: Vec<Candidate>,
+    reach: Vec<u32>,
 }
 
 thread_local! {
@@ -74,7 +78,7 @@ impl Router {
     /// A router with no instances.
     pub fn new(config: Config) -> Self {
         let index = ExactIndex::new(config.block_size, config.index_entries_max);
-        Router { config, policy: config.policy.build(), index, fleet: Mutex::default() }
+        Router { config, policy: config.policy.build(&config.tuning), index, fleet: Mutex::default() }
     }
 
     /// What it was made with.
@@ -105,8 +109,12 @@ impl Router {
                 let attach = self.attach(instance, parent)?;
                 Ok(self.index.store(instance, attach, blocks, content)?)
             }
-            Fact::Removed { instance, blocks } => Ok(self.index.remove(instance, blocks)?),
+            Fact::Removed { instance, blocks } => {
+                self.fleet.lock().evicted(now, instance, blocks.len());
+                Ok(self.index.remove(instance, blocks)?)
+            }
             Fact::Cleared { instance } => Ok(self.index.clear(instance)?),
+            Fact::Reported { instance, load } => known(instance, self.fleet.lock().report(instance, load)),
             Fact::FirstToken { request } => in_flight(request, self.fleet.lock().first_token(now, request)),
             Fact::Finished { request, output_tokens } => {
                 in_flight(request, self.fleet.lock().finish(now, request, output_tokens))
@@ -145,28 +153,49 @@ impl Router {
             Some(tokens) => tokens,
             None => return Err(RouteError::PromptTooLong),
         };
-        let Scratch { overlaps, candidates } = scratch;
-        self.index.find(&request.prompt, self.root(&request.namespace), overlaps);
+        let Scratch { overlaps, candidates, reach } = scratch;
+        let root = self.root(&request.namespace);
+        self.index.find(&request.prompt, root, overlaps);
+        let footprint = Footprint::of(&request.prompt, root, self.config.block_size);
 
         let mut fleet = self.fleet.lock();
         if fleet.in_flight() >= self.config.requests_max {
             return Err(RouteError::TooManyInFlight { limit: self.config.requests_max });
         }
-        let cached = cached_tokens(overlaps, self.config.block_size.tokens());
         let model = request.namespace.model;
-        fleet
-            .candidates(now, model, prompt_tokens, cached, &self.config.prefill, candidates)
-            .map_err(|reason| no_candidate(reason, model))?;
-        let chosen = candidates[self.policy.choose(&self.view(&fleet, now, candidates))];
-        let request = fleet.book(
+        let block_tokens = self.config.block_size.tokens();
+        let asked = Asked {
+            model,
+            prompt_tokens,
+            block_tokens,
+            cached: cached_tokens(overlaps, block_tokens),
+            footprint: &footprint,
+            prefill: &self.config.prefill,
+        };
+        fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
+        let view = View {
             now,
-            Booking {
-                instance: chosen.instance,
-                prompt_tokens,
-                uncached_tokens: prompt_tokens - chosen.overlap_tokens,
-                prefill: chosen.prefill,
-            },
-        );
+            candidates,
+            sequence: fleet.placed(),
+            dice: Dice::new(self.config.seed, fleet.placed()),
+            prompt_tokens,
+            block_tokens,
+            head: footprint.head(),
+            session: request.session,
+            home: request.session.and_then(|session| fleet.home(session)),
+            arrivals_per_second: fleet.arrivals_per_second(now),
+            expected_output_tokens: fleet.expected_output_tokens(),
+            decode_context_seconds: self.config.prefill.decode_context,
+        };
+        let chosen = candidates[self.policy.choose(&view)];
+        let booking = Booking {
+            instance: chosen.instance,
+            prompt_tokens,
+            uncached_tokens: prompt_tokens - chosen.overlap_tokens,
+            footprint,
+            session: request.session,
+        };
+        let request = fleet.book(now, booking, &self.config.prefill);
         Ok(Decision {
             request,
             instance: chosen.instance,
@@ -175,18 +204,6 @@ impl Router {
             best_overlap_tokens: candidates.iter().map(|candidate| candidate.overlap_tokens).max().unwrap_or(0),
             expected_ttft: chosen.load.prefill_wait + chosen.prefill,
         })
-    }
-
-    fn view<'a>(&self, fleet: &Fleet, now: Time, candidates: &'a [Candidate]) -> View<'a> {
-        View {
-            now,
-            candidates,
-            sequence: fleet.placed(),
-            dice: Dice::new(self.config.seed, fleet.placed()),
-            arrivals_per_second: fleet.arrivals_per_second(now),
-            expected_output_tokens: fleet.expected_output_tokens(),
-            decode_context_seconds: self.config.prefill.decode_context,
-        }
     }
 
     fn join(&self, instance: InstanceId, model: &str, knowledge: Knowledge) -> Result<(), LearnError> {

@@ -4,7 +4,10 @@
 //! new block is taken from its head, which is what evicts. A finished request's blocks are freed last block first, so
 //! that the tail of a prompt goes before its head. A hit takes a free block out of the queue again. The same content may
 //! sit in several blocks: a prompt whose last block is recomputed leaves a copy.
+//!
+//! That queue is vLLM's. Other [`Eviction`] policies order the free blocks by a rank instead, and are here to be compared.
 
+use super::eviction::{Eviction, Free, Ranked};
 use crate::routing::block::BlockHash;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -20,6 +23,10 @@ pub(super) struct BlockPool {
     /// Blocks in the queue.
     queued: u32,
     cached: HashMap<BlockHash, SmallVec<[Slot; 2]>>,
+    /// The free blocks in another order than the queue's, which then only counts them.
+    ranked: Option<Ranked>,
+    /// Blocks published so far.
+    published: u64,
 }
 
 /// Links are positions in `blocks`.
@@ -29,14 +36,21 @@ struct Block {
     references: u32,
     previous: Slot,
     next: Slot,
+    /// Requests that it served since it was filled.
+    uses: u32,
+    /// Its position in its prompt.
+    depth: u32,
+    /// When it was filled, by order.
+    filled: u64,
 }
 
 const SENTINEL: Slot = 0;
 
 impl BlockPool {
     /// A pool of `size` free, empty blocks.
-    pub fn new(size: u32) -> Self {
-        BlockPool { size, blocks: vec![Block::default()], queued: 0, cached: HashMap::new() }
+    pub fn new(size: u32, eviction: Eviction) -> Self {
+        let ranked = Ranked::of(eviction);
+        BlockPool { size, blocks: vec![Block::default()], queued: 0, cached: HashMap::new(), ranked, published: 0 }
     }
 
     /// Blocks that nobody references.
@@ -64,7 +78,9 @@ impl BlockPool {
         if self.block(slot).references == 0 {
             self.unlink(slot);
         }
-        self.block_mut(slot).references += 1;
+        let block = self.block_mut(slot);
+        block.references += 1;
+        block.uses += 1;
     }
 
     /// Takes an unused block or the one at the head of the queue, referenced once; tells what it held. `None` when none is
@@ -77,10 +93,12 @@ impl BlockPool {
         if self.queued == 0 {
             return None;
         }
-        let slot = self.block(SENTINEL).next;
+        let first = self.block(SENTINEL).next;
+        let slot = self.ranked.as_mut().map_or(first, |ranked| ranked.evict().expect("as many as are queued"));
         self.unlink(slot);
         let block = self.block_mut(slot);
         block.references = 1;
+        block.uses = 0;
         let evicted = block.content.take();
         if let Some(hash) = evicted {
             let slots = self.cached.get_mut(&hash).expect("a block with content is in the map");
@@ -92,10 +110,14 @@ impl BlockPool {
         Some((slot, evicted))
     }
 
-    /// Makes a full block's content known, so that others can hit it.
-    pub fn publish(&mut self, slot: Slot, hash: BlockHash) {
+    /// Makes a full block's content known, so that others can hit it. `depth` is its position in its prompt.
+    pub fn publish(&mut self, slot: Slot, hash: BlockHash, depth: u32) {
         debug_assert!(self.block(slot).content.is_none() && self.block(slot).references > 0);
-        self.block_mut(slot).content = Some(hash);
+        let filled = self.published;
+        self.published += 1;
+        let block = self.block_mut(slot);
+        block.content = Some(hash);
+        (block.uses, block.depth, block.filled) = (1, depth, filled);
         self.cached.entry(hash).or_default().push(slot);
     }
 
@@ -127,6 +149,9 @@ impl BlockPool {
         self.block_mut(previous).next = next;
         self.block_mut(next).previous = previous;
         self.queued -= 1;
+        if let Some(ranked) = &mut self.ranked {
+            ranked.remove(slot);
+        }
     }
 
     fn push_back(&mut self, slot: Slot) {
@@ -137,6 +162,10 @@ impl BlockPool {
         block.previous = last;
         block.next = SENTINEL;
         self.queued += 1;
+        let Block { content, uses, depth, filled, .. } = *self.block(slot);
+        if let Some(ranked) = &mut self.ranked {
+            ranked.add(slot, &Free { cached: content.is_some(), uses, depth, filled });
+        }
     }
 }
 
@@ -151,7 +180,7 @@ mod tests {
     fn fill(pool: &mut BlockPool, chain: &[BlockHash]) -> Vec<Slot> {
         let take = |&hash: &BlockHash| {
             let (slot, _) = pool.allocate().expect("the pool is large enough");
-            pool.publish(slot, hash);
+            pool.publish(slot, hash, 0);
             slot
         };
         chain.iter().map(take).collect()
@@ -159,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_tail_of_a_finished_request_is_evicted_before_its_head() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, Eviction::Lru);
         let chain = hashes([1, 2, 3]);
         let slots = fill(&mut pool, &chain);
         pool.release(&slots);
@@ -170,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_hit_protects_a_free_block() {
-        let mut pool = BlockPool::new(2);
+        let mut pool = BlockPool::new(2, Eviction::Lru);
         let slots = fill(&mut pool, &hashes([1, 2]));
         pool.release(&slots);
         let hit = pool.cached_prefix(&hashes([1, 9]));
@@ -183,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_copy_survives_the_eviction_of_the_other() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, Eviction::Lru);
         let first = fill(&mut pool, &hashes([7]));
         let second = fill(&mut pool, &hashes([7]));
         pool.release(&first);

@@ -2,14 +2,18 @@
 //!
 //! Requests come in through [`Cluster::arrive`], in order of time; everything that a live router would be told reaches
 //! this one as the same facts, at the moment when vLLM would publish it: cache changes and tokens at the end of a step.
+//! [`Conditions`] make that worse: late or lost events, late news of load, several routers that do not know of each other.
 
 use super::agenda::Agenda;
 use super::instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
 use crate::routing::block::{BlockHash, ContentHash, EngineHash, Namespace};
+use crate::routing::policy::Dice;
 use crate::routing::{
-    self, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Request, RequestId, RouteError, Router, Time,
+    self, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, RequestId, RouteError,
+    Router, SessionKey, Time,
 };
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +24,29 @@ pub struct ClusterConfig {
     pub instance: InstanceConfig,
     /// The router in front.
     pub router: routing::Config,
+    /// How well the routers are told.
+    pub conditions: Conditions,
+}
+
+/// How well the routers are told what happens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conditions {
+    /// How late cache events are.
+    pub index_delay: Duration,
+    /// The share of cache events that never come, 0 to 1. Nothing asks for them again.
+    pub events_lost: f64,
+    /// How late everything is that tells of load: first tokens, ends, what instances report.
+    pub load_delay: Duration,
+    /// Routers, at least one, that share the requests at random and each know of their own only.
+    pub routers: u16,
+}
+
+impl Default for Conditions {
+    /// One router that is told everything at once.
+    fn default() -> Self {
+        let [index_delay, load_delay] = [Duration::ZERO; 2];
+        Conditions { index_delay, events_lost: 0.0, load_delay, routers: 1 }
+    }
 }
 
 /// A request that comes to the cluster.
@@ -31,8 +58,10 @@ pub struct Arrival {
     pub prompt_tokens: u32,
     /// Tokens to produce; at least one.
     pub output_tokens: u32,
-    /// The content of its full blocks.
+    /// The content of its full blocks. It may go on past the prompt where the output is known ahead.
     pub contents: Vec<ContentHash>,
+    /// The session that it belongs to.
+    pub session: Option<SessionKey>,
 }
 
 /// A request that the cluster served.
@@ -63,20 +92,41 @@ pub enum Refused {
     TooLarge(#[from] TooLarge),
 }
 
-/// A router and its simulated instances.
+/// Routers and their simulated instances.
 pub struct Cluster {
-    router: Router,
+    routers: Vec<Router>,
     instances: Vec<Instance>,
-    /// When each busy instance's step ends.
-    agenda: Agenda<InstanceId>,
+    conditions: Conditions,
+    seed: u64,
+    /// What is to come: ends of steps, and news that is late.
+    agenda: Agenda<Due>,
     flights: HashMap<u64, Flight>,
+    arrivals: u64,
+    events_told: u64,
+    /// By instance: what it said of itself last.
+    reported: Vec<Reported>,
     served: Vec<Served>,
     /// Kept between steps for their room.
     progress: Vec<Progress>,
     events: Vec<CacheEvent>,
 }
 
+enum Due {
+    StepEnd(InstanceId),
+    News(News),
+}
+
+/// A fact on its way to the routers.
+enum News {
+    Stored { instance: InstanceId, parent: Option<EngineHash>, names: Vec<EngineHash>, contents: Vec<ContentHash> },
+    Removed { instance: InstanceId, block: EngineHash },
+    Reported { instance: InstanceId, load: Reported },
+    FirstToken { router: usize, request: RequestId },
+    Finished { router: usize, request: RequestId, output_tokens: u32 },
+}
+
 struct Flight {
+    router: usize,
     arrived: Time,
     first_token: Time,
     decision: Decision,
@@ -93,16 +143,24 @@ impl Cluster {
     /// # Panics
     /// With more instances than a router can know.
     pub fn new(config: ClusterConfig) -> Self {
-        let router = Router::new(config.router);
-        for instance in (0..config.instances).map(InstanceId) {
-            let joined = Fact::Joined { instance, model: MODEL, knowledge: Knowledge::Exact };
-            router.learn(joined, Time::ZERO).expect("a new router takes in new instances up to its limit");
-        }
+        let router = |_| {
+            let router = Router::new(config.router);
+            for instance in (0..config.instances).map(InstanceId) {
+                let joined = Fact::Joined { instance, model: MODEL, knowledge: Knowledge::Exact };
+                router.learn(joined, Time::ZERO).expect("a new router takes in new instances up to its limit");
+            }
+            router
+        };
         Cluster {
-            router,
+            routers: (0..config.conditions.routers.max(1)).map(router).collect(),
             instances: (0..config.instances).map(|_| Instance::new(config.instance)).collect(),
+            conditions: config.conditions,
+            seed: config.router.seed,
             agenda: Agenda::new(),
             flights: HashMap::new(),
+            arrivals: 0,
+            events_told: 0,
+            reported: vec![Reported::default(); usize::from(config.instances)],
             served: Vec::new(),
             progress: Vec::new(),
             events: Vec::new(),
@@ -111,22 +169,26 @@ impl Cluster {
 
     /// Lets time pass until the request comes, then routes it and gives it to the chosen instance.
     pub fn arrive(&mut self, arrival: Arrival) -> Result<Decision, Refused> {
-        let Arrival { at, prompt_tokens, output_tokens, contents } = arrival;
+        let Arrival { at, prompt_tokens, output_tokens, contents, session } = arrival;
         self.advance(at);
+        let id = self.arrivals;
+        self.arrivals += 1;
+        let router = Dice::new(self.seed, id).below(self.routers.len());
         let prompt = Prompt::Blocks { contents: &contents, tokens: prompt_tokens };
-        let request = Request { namespace: Namespace::of_model(MODEL), prompt };
-        let decision = self.router.route(&request, at)?;
+        let request = Request { namespace: Namespace::of_model(MODEL), prompt, session };
+        let decision = self.routers[router].route(&request, at)?;
         let chosen = decision.instance;
 
-        let id = decision.request.0;
         let chain = chain(&contents, self.instances[chosen.index()].config());
         let names = chain.iter().map(|hash| EngineHash(hash.0)).collect();
         if let Err(too_large) = self.instances[chosen.index()].submit(Work { id, prompt_tokens, output_tokens, chain })
         {
-            self.tell(Fact::Abandoned { request: decision.request }, at);
+            let abandoned = self.routers[router].learn(Fact::Abandoned { request: decision.request }, at);
+            abandoned.expect("it was just placed");
             return Err(too_large.into());
         }
-        self.flights.insert(id, Flight { arrived: at, first_token: at, decision, contents, names });
+        self.flights.insert(id, Flight { router, arrived: at, first_token: at, decision, contents, names });
+        self.report(chosen, at);
         if !self.instances[chosen.index()].is_stepping() {
             self.begin_step(chosen, at);
         }
@@ -136,26 +198,28 @@ impl Cluster {
     /// Lets time pass until `until`.
     pub fn advance(&mut self, until: Time) {
         while self.agenda.next_at().is_some_and(|at| at <= until) {
-            let (at, instance) = self.agenda.take_next().expect("it was just looked at");
-            self.end_step(instance, at);
-            self.begin_step(instance, at);
+            match self.agenda.take_next().expect("it was just looked at") {
+                (at, Due::StepEnd(instance)) => {
+                    self.end_step(instance, at);
+                    self.report(instance, at);
+                    self.begin_step(instance, at);
+                }
+                (at, Due::News(news)) => self.tell(&news, at),
+            }
         }
     }
 
     /// Lets time pass until all is done.
     pub fn drain(&mut self) {
         self.advance(Time::MAX);
-        assert_eq!(self.router.in_flight(), 0, "a drained cluster has nothing in flight");
+        for router in &self.routers {
+            assert_eq!(router.in_flight(), 0, "a drained cluster has nothing in flight");
+        }
     }
 
     /// Takes the requests that were served since this was last called, in order of their end.
     pub fn take_served(&mut self) -> Vec<Served> {
         std::mem::take(&mut self.served)
-    }
-
-    /// The router in front.
-    pub fn router(&self) -> &Router {
-        &self.router
     }
 
     /// What each instance did so far, by id.
@@ -165,7 +229,7 @@ impl Cluster {
 
     fn begin_step(&mut self, instance: InstanceId, now: Time) {
         if let Some(end) = self.instances[instance.index()].begin_step(now) {
-            self.agenda.add(end, instance);
+            self.agenda.add(end, Due::StepEnd(instance));
         }
     }
 
@@ -183,28 +247,31 @@ impl Cluster {
         self.progress = progress;
     }
 
-    fn tell_cache(&self, instance: InstanceId, event: CacheEvent, now: Time) {
-        match event {
-            CacheEvent::Removed(hash) => {
-                self.tell(Fact::Removed { instance, blocks: &[EngineHash(hash.0)] }, now);
-            }
+    fn tell_cache(&mut self, instance: InstanceId, event: CacheEvent, now: Time) {
+        self.events_told += 1;
+        let mut dice = Dice::new(!self.seed, self.events_told);
+        if self.conditions.events_lost > 0.0 && dice.share() < self.conditions.events_lost {
+            return;
+        }
+        let news = match event {
+            CacheEvent::Removed(hash) => News::Removed { instance, block: EngineHash(hash.0) },
             CacheEvent::Stored { id, first, count } => {
                 let flight = &self.flights[&id];
                 let blocks = first as usize..(first + count) as usize;
-                let parent = match blocks.start.checked_sub(1) {
-                    None => Parent::Root { lora: None, cache_salt: None },
-                    Some(before) => Parent::Block(flight.names[before]),
-                };
-                let content = Content::Hashes(&flight.contents[blocks.clone()]);
-                self.tell(Fact::Stored { instance, parent, blocks: &flight.names[blocks], content }, now);
+                let parent = blocks.start.checked_sub(1).map(|before| flight.names[before]);
+                let (names, contents) = (flight.names[blocks.clone()].to_vec(), flight.contents[blocks].to_vec());
+                News::Stored { instance, parent, names, contents }
             }
-        }
+        };
+        self.send(news, now, self.conditions.index_delay);
     }
 
     fn note(&mut self, token: Progress, now: Time) {
         if token.generated == 1 {
-            self.flights.get_mut(&token.id).expect("a running request is in flight").first_token = now;
-            self.tell(Fact::FirstToken { request: RequestId(token.id) }, now);
+            let flight = self.flights.get_mut(&token.id).expect("a running request is in flight");
+            flight.first_token = now;
+            let news = News::FirstToken { router: flight.router, request: flight.decision.request };
+            self.send(news, now, self.conditions.load_delay);
         }
         if token.finished {
             let flight = self.flights.remove(&token.id).expect("a running request is in flight");
@@ -216,14 +283,61 @@ impl Cluster {
                 cached_tokens: token.cached_tokens,
                 decision: flight.decision,
             });
-            self.tell(Fact::Finished { request: RequestId(token.id), output_tokens: token.generated }, now);
+            let (router, request, output_tokens) = (flight.router, flight.decision.request, token.generated);
+            self.send(News::Finished { router, request, output_tokens }, now, self.conditions.load_delay);
         }
     }
 
-    /// Everything told here is in order and complete, so that nothing may fail to fit.
-    fn tell(&self, fact: Fact<'_>, now: Time) {
-        if let Err(error) = self.router.learn(fact, now) {
-            panic!("the simulated fleet and its router disagree: {error}");
+    fn report(&mut self, instance: InstanceId, now: Time) {
+        let engine = &self.instances[instance.index()];
+        let (waiting, running) = (engine.waiting() as u32, engine.running() as u32);
+        let load = Reported { waiting, running, cache_usage: engine.cache_usage() };
+        if std::mem::replace(&mut self.reported[instance.index()], load) == load {
+            return;
+        }
+        self.send(News::Reported { instance, load }, now, self.conditions.load_delay);
+    }
+
+    fn send(&mut self, news: News, now: Time, delay: Duration) {
+        if delay.is_zero() {
+            self.tell(&news, now);
+        } else {
+            self.agenda.add(now + delay, Due::News(news));
+        }
+    }
+
+    fn tell(&self, news: &News, now: Time) {
+        match news {
+            News::Stored { instance, parent, names, contents } => {
+                let root = Parent::Root { lora: None, cache_salt: None };
+                let parent = parent.map_or(root, Parent::Block);
+                let content = Content::Hashes(contents);
+                self.tell_all(Fact::Stored { instance: *instance, parent, blocks: names, content }, now);
+            }
+            News::Removed { instance, block } => {
+                self.tell_all(Fact::Removed { instance: *instance, blocks: &[*block] }, now);
+            }
+            News::Reported { instance, load } => {
+                self.tell_all(Fact::Reported { instance: *instance, load: *load }, now);
+            }
+            News::FirstToken { router, request } => self.tell_one(*router, Fact::FirstToken { request: *request }, now),
+            News::Finished { router, request, output_tokens } => {
+                let fact = Fact::Finished { request: *request, output_tokens: *output_tokens };
+                self.tell_one(*router, fact, now);
+            }
+        }
+    }
+
+    fn tell_all(&self, fact: Fact<'_>, now: Time) {
+        for router in 0..self.routers.len() {
+            self.tell_one(router, fact, now);
+        }
+    }
+
+    /// What is told here is in order and, unless events are lost, complete, so that nothing may fail to fit.
+    fn tell_one(&self, router: usize, fact: Fact<'_>, now: Time) {
+        if let Err(error) = self.routers[router].learn(fact, now) {
+            assert!(self.conditions.events_lost > 0.0, "the simulated fleet and its router disagree: {error}");
         }
     }
 }

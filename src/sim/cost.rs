@@ -1,5 +1,6 @@
 //! How long an engine step takes.
 
+use super::energy::Gpus;
 use crate::routing::PrefillModel;
 use std::fmt;
 use std::str::FromStr;
@@ -48,12 +49,16 @@ impl StepModel {
 ///
 /// Derived from published peak figures (token rate from matrix FLOPs at half of peak or a measured rate, attention from
 /// `4 · layers · heads · head size` FLOPs a pair at half of peak, weights at 0.8 and KV reads at 0.7 of memory
-/// bandwidth), not yet fitted to measurements.
+/// bandwidth), but for the A10: that one is fitted to the 18 measurements that Kavier's authors publish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preset {
     /// Qwen3-32B on 2 × H100.
     #[default]
     Qwen3_32bH100Tp2,
+    /// Qwen2.5-7B on H100.
+    Qwen2_5_7bH100,
+    /// Llama-3-8B on A10.
+    Llama3_8bA10,
     /// Llama-3.1-8B on A100-80G.
     Llama3_8bA100,
     /// Llama-3.1-8B on H100.
@@ -62,12 +67,20 @@ pub enum Preset {
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Preset; 3] = [Preset::Qwen3_32bH100Tp2, Preset::Llama3_8bA100, Preset::Llama3_8bH100];
+    pub const ALL: [Preset; 5] = [
+        Preset::Qwen3_32bH100Tp2,
+        Preset::Qwen2_5_7bH100,
+        Preset::Llama3_8bA10,
+        Preset::Llama3_8bA100,
+        Preset::Llama3_8bH100,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Preset::Qwen3_32bH100Tp2 => "qwen3-32b-h100-tp2",
+            Preset::Qwen2_5_7bH100 => "qwen2.5-7b-h100",
+            Preset::Llama3_8bA10 => "llama3-8b-a10",
             Preset::Llama3_8bA100 => "llama3-8b-a100",
             Preset::Llama3_8bH100 => "llama3-8b-h100",
         }
@@ -77,6 +90,26 @@ impl Preset {
     pub const fn step_model(self) -> StepModel {
         let prefill = match self {
             Preset::Qwen3_32bH100Tp2 => PrefillModel::QWEN3_32B_H100_TP2,
+            // 15.2 GFLOP and 28 layers · 28 heads · 128: 4 · 28 · 3584 FLOP a pair at half of 989.5 TFLOP/s; 15.2 GB of
+            // weights at 0.8, and 57,344 B of KV a token at 0.7, of 3.35 TB/s.
+            Preset::Qwen2_5_7bH100 => PrefillModel {
+                step: 0.002,
+                weights: 0.0057,
+                token: 3.1e-5,
+                attention: 8.1e-10,
+                decode_context: 2.4e-8,
+                step_tokens: 8192,
+            },
+            // Fitted to Kavier's measurements (vLLM 0.9.0): prefill of 64 to 16,384 tokens, decode of 53 to 13,940.
+            // Attention 4 · 32 · 4096 FLOP a pair at half of 125 TFLOP/s; 131,072 B of KV a token at 0.7 of 600 GB/s.
+            Preset::Llama3_8bA10 => PrefillModel {
+                step: 0.02,
+                weights: 0.0237,
+                token: 4.0e-4,
+                attention: 8.4e-9,
+                decode_context: 3.1e-7,
+                step_tokens: 2048,
+            },
             Preset::Llama3_8bA100 => PrefillModel {
                 step: 0.002,
                 weights: 0.0098,
@@ -100,8 +133,8 @@ impl Preset {
     /// Requests that run at once, at most (`max_num_seqs`).
     pub const fn sequences_max(self) -> usize {
         match self {
-            Preset::Qwen3_32bH100Tp2 | Preset::Llama3_8bH100 => 1024,
-            Preset::Llama3_8bA100 => 256,
+            Preset::Qwen3_32bH100Tp2 | Preset::Qwen2_5_7bH100 | Preset::Llama3_8bH100 => 1024,
+            Preset::Llama3_8bA10 | Preset::Llama3_8bA100 => 256,
         }
     }
 
@@ -109,7 +142,19 @@ impl Preset {
     pub const fn kv_tokens(self) -> u32 {
         match self {
             Preset::Qwen3_32bH100Tp2 => 270_000,
+            Preset::Qwen2_5_7bH100 => 900_000,
+            Preset::Llama3_8bA10 => 30_000,
             Preset::Llama3_8bA100 | Preset::Llama3_8bH100 => 400_000,
+        }
+    }
+
+    /// What it runs on. Most that is drawn is the board's rated power; idle draw is a round number.
+    pub const fn gpus(self) -> Gpus {
+        match self {
+            Preset::Qwen3_32bH100Tp2 => Gpus { count: 2, idle_watts: 70.0, max_watts: 700.0 },
+            Preset::Qwen2_5_7bH100 | Preset::Llama3_8bH100 => Gpus { count: 1, idle_watts: 70.0, max_watts: 700.0 },
+            Preset::Llama3_8bA10 => Gpus { count: 1, idle_watts: 20.0, max_watts: 150.0 },
+            Preset::Llama3_8bA100 => Gpus { count: 1, idle_watts: 50.0, max_watts: 400.0 },
         }
     }
 }

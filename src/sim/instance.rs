@@ -9,6 +9,7 @@
 
 use super::cache::{BlockPool, Slot};
 use super::cost::{StepLoad, StepModel};
+use super::eviction::Eviction;
 use crate::routing::Time;
 use crate::routing::block::{BlockHash, BlockSize};
 use std::collections::VecDeque;
@@ -23,6 +24,8 @@ pub struct InstanceConfig {
     pub blocks: u32,
     /// Requests that run at once, at most (`max_num_seqs`).
     pub sequences_max: usize,
+    /// Which free block goes first.
+    pub eviction: Eviction,
     /// How long a step takes, and how many tokens it can compute.
     pub model: StepModel,
 }
@@ -132,7 +135,7 @@ impl Instance {
     pub fn new(config: InstanceConfig) -> Self {
         Instance {
             config,
-            pool: BlockPool::new(config.blocks),
+            pool: BlockPool::new(config.blocks, config.eviction),
             waiting: VecDeque::new(),
             running: Vec::new(),
             stepping: false,
@@ -315,7 +318,7 @@ impl Instance {
         run.scheduled = tokens;
         if first < last {
             for position in first as usize..last as usize {
-                self.pool.publish(run.slots[position], run.work.chain[position]);
+                self.pool.publish(run.slots[position], run.work.chain[position], position as u32);
             }
             self.events.push(CacheEvent::Stored { id: run.work.id, first, count: last - first });
         }

@@ -1,5 +1,6 @@
 //! What one instance has been given to do.
 
+use super::pace::Pace;
 use super::rate::DecayingRate;
 use crate::routing::decision::RequestId;
 use crate::routing::time::Time;
@@ -23,12 +24,46 @@ pub struct Load {
     pub busy_share: f64,
     /// Requests that it was ever given.
     pub assigned: u64,
+    /// Uncached prompt tokens that it was ever given.
+    pub assigned_tokens: u64,
+    /// Prompt tokens of the requests waiting for their first token, cached ones included.
+    pub prefill_prompt_tokens: u64,
+    /// Blocks that it evicted a second, lately.
+    pub evictions_per_second: f64,
+    /// What it last said of itself, if it says anything.
+    pub reported: Option<Reported>,
+}
+
+/// What an instance says of itself: its queue and cache as its metrics show them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Requests not yet scheduled.
+    pub waiting: u32,
+    /// Requests scheduled.
+    pub running: u32,
+    /// The share of KV blocks in use, 0 to 1.
+    pub cache_usage: f64,
 }
 
 impl Load {
     /// Requests in flight.
     pub fn requests(&self) -> u32 {
         self.prefill_requests + self.decode_requests
+    }
+
+    /// Prompt tokens of all requests in flight.
+    pub fn active_tokens(&self) -> u64 {
+        self.prefill_prompt_tokens + self.decode_tokens
+    }
+
+    /// Requests not yet scheduled, as reported; without a report, those waiting for their first token.
+    pub fn waiting(&self) -> u32 {
+        self.reported.map_or(self.prefill_requests, |reported| reported.waiting)
+    }
+
+    /// The share of KV blocks in use, as reported; without a report, none.
+    pub fn cache_usage(&self) -> f64 {
+        self.reported.map_or(0.0, |reported| reported.cache_usage)
     }
 
     /// Less loaded first: by requests in flight, then by requests ever given, so that idle instances take turns.
@@ -44,43 +79,75 @@ pub(super) struct Book {
     queue: VecDeque<Prefill>,
     queued: Duration,
     queued_tokens: u64,
+    queued_prompt_tokens: u64,
     /// Since when the first of the queue has been at work, as far as we can tell.
     head_since: Time,
     decode_requests: u32,
     decode_tokens: u64,
     work: DecayingRate,
+    evictions: DecayingRate,
+    pace: Pace,
     assigned: u64,
+    assigned_tokens: u64,
+    reported: Option<Reported>,
 }
 
-#[derive(Debug)]
-struct Prefill {
-    request: RequestId,
-    tokens: u32,
-    estimate: Duration,
+/// A prefill to be queued. The estimate is the model's: the account corrects it by what it has learnt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefill {
+    pub request: RequestId,
+    pub tokens: u32,
+    pub prompt_tokens: u32,
+    pub estimate: Duration,
 }
 
 /// A prefill that outlasts its estimate is still not over: this much of it is always left to wait for.
 const DONE_MAX: f64 = 0.9;
 
 impl Book {
-    pub fn queue(&mut self, now: Time, request: RequestId, tokens: u32, estimate: Duration) {
+    pub fn queue(&mut self, now: Time, prefill: Prefill) {
         if self.queue.is_empty() {
             self.head_since = now;
         }
-        self.queue.push_back(Prefill { request, tokens, estimate });
-        self.queued += estimate;
-        self.queued_tokens += u64::from(tokens);
-        self.work.add(now, estimate.as_secs_f64());
+        self.queued += prefill.estimate;
+        self.queued_tokens += u64::from(prefill.tokens);
+        self.queued_prompt_tokens += u64::from(prefill.prompt_tokens);
+        self.work.add(now, prefill.estimate.as_secs_f64() * self.pace());
         self.assigned += 1;
+        self.assigned_tokens += u64::from(prefill.tokens);
+        self.queue.push_back(prefill);
     }
 
-    /// The request must be in the queue.
+    /// Its first token is there. The request must be in the queue.
     pub fn prefilled(&mut self, now: Time, request: RequestId) {
+        let since = self.head_since;
+        let done = self.withdraw(now, request);
+        let (taken, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
+        self.pace.observe(taken, estimated);
+    }
+
+    /// It will not be computed, or nobody waits for it. The request must be in the queue.
+    pub fn withdraw(&mut self, now: Time, request: RequestId) -> Prefill {
         let at = self.queue.iter().position(|prefill| prefill.request == request).expect("a prefill is queued once");
         let done = self.queue.remove(at).expect("the position was just found");
         self.queued -= done.estimate;
         self.queued_tokens -= u64::from(done.tokens);
+        self.queued_prompt_tokens -= u64::from(done.prompt_tokens);
         self.head_since = now;
+        done
+    }
+
+    pub fn evicted(&mut self, now: Time, blocks: usize) {
+        self.evictions.add(now, blocks as f64);
+    }
+
+    pub fn report(&mut self, reported: Reported) {
+        self.reported = Some(reported);
+    }
+
+    /// What the model's estimates are to be multiplied by.
+    pub fn pace(&self) -> f64 {
+        self.pace.ratio()
     }
 
     pub fn decode(&mut self, prompt_tokens: u32) {
@@ -102,6 +169,10 @@ impl Book {
             decode_tokens: self.decode_tokens,
             busy_share: self.work.per_second(now),
             assigned: self.assigned,
+            assigned_tokens: self.assigned_tokens,
+            prefill_prompt_tokens: self.queued_prompt_tokens,
+            evictions_per_second: self.evictions.per_second(now),
+            reported: self.reported,
         }
     }
 
@@ -109,7 +180,8 @@ impl Book {
         let Some(head) = self.queue.front() else {
             return Duration::ZERO;
         };
-        let done = now.since(self.head_since).min(head.estimate.mul_f64(DONE_MAX));
-        self.queued - done
+        let pace = self.pace.ratio();
+        let done = now.since(self.head_since).min(head.estimate.mul_f64(DONE_MAX * pace));
+        self.queued.mul_f64(pace).saturating_sub(done)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::status;
 use crate::routing::block::Namespace;
-use crate::routing::{self, Fact, Prompt, Request, RequestId};
+use crate::routing::{self, Fact, Prompt, Request, RequestId, SessionKey};
 use crate::serve::core::Core;
 use crate::serve::proto::router_server::Router;
 use crate::serve::proto::{
@@ -33,9 +33,10 @@ impl Service {
 #[tonic::async_trait]
 impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        let RouteRequest { model, token_ids, lora, cache_salt } = request.into_inner();
+        let RouteRequest { model, token_ids, lora, cache_salt, session_id } = request.into_inner();
         let namespace = Namespace { model: &model, lora: lora.as_deref(), cache_salt: cache_salt.as_deref() };
-        let request = Request { namespace, prompt: Prompt::Tokens(&token_ids) };
+        let session = session_id.as_deref().map(SessionKey::of);
+        let request = Request { namespace, prompt: Prompt::Tokens(&token_ids), session };
         let decision = self.core.route(&request).map_err(|error| status::of_route(&error))?;
         let member = self.core.member(decision.instance);
         Ok(Response::new(RouteResponse {

@@ -1,0 +1,146 @@
+//! A policy's numbers, by name: `dynamo:overlap_weight=20:temperature=0.1`.
+
+use super::kind::{PolicyKind, UnknownPolicy};
+use std::fmt;
+use std::str::FromStr;
+
+/// One number of a policy, to be read or set.
+#[derive(Debug)]
+pub struct Parameter<'a> {
+    name: &'static str,
+    meaning: &'static str,
+    value: &'a mut f64,
+}
+
+impl<'a> Parameter<'a> {
+    pub(super) fn new(name: &'static str, meaning: &'static str, value: &'a mut f64) -> Self {
+        Parameter { name, meaning, value }
+    }
+}
+
+/// One number of a policy, described.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ParameterInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What it is unless set.
+    pub default: f64,
+}
+
+impl ParameterInfo {
+    pub(super) fn of(parameter: &Parameter<'_>) -> Self {
+        ParameterInfo { name: parameter.name, meaning: parameter.meaning, default: *parameter.value }
+    }
+}
+
+/// What differs from a policy's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tuning {
+    /// By position in [`PolicyKind::parameters`].
+    values: [Option<f64>; Tuning::PARAMETERS_MAX],
+}
+
+impl Tuning {
+    /// No policy has more numbers than this.
+    const PARAMETERS_MAX: usize = 8;
+
+    pub(super) fn apply(&self, parameters: Vec<Parameter<'_>>) {
+        assert!(parameters.len() <= Self::PARAMETERS_MAX, "a policy with more numbers than can be tuned");
+        for (parameter, value) in parameters.into_iter().zip(self.values) {
+            if let Some(value) = value {
+                *parameter.value = value;
+            }
+        }
+    }
+}
+
+/// A policy and its tuning, as written on a command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PolicySpec {
+    /// Which policy.
+    pub kind: PolicyKind,
+    /// What differs from its defaults.
+    pub tuning: Tuning,
+}
+
+impl From<PolicyKind> for PolicySpec {
+    fn from(kind: PolicyKind) -> Self {
+        PolicySpec { kind, tuning: Tuning::default() }
+    }
+}
+
+/// The policy's name and, where something was tuned, what: reads back as itself.
+impl fmt::Display for PolicySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name())?;
+        for (parameter, value) in self.kind.parameters().iter().zip(self.tuning.values) {
+            if let Some(value) = value {
+                write!(f, ":{}={value}", parameter.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a policy with parameters could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicySpecError {
+    /// No such policy.
+    #[error(transparent)]
+    Policy(#[from] UnknownPolicy),
+    /// Not `name=value`.
+    #[error("{given:?} after policy {policy} is not name=value")]
+    NotAPair {
+        /// Which policy.
+        policy: PolicyKind,
+        /// What was written.
+        given: String,
+    },
+    /// The policy has no such number.
+    #[error("policy {policy} has no parameter {name:?}; it has {}", names(*policy))]
+    UnknownParameter {
+        /// Which policy.
+        policy: PolicyKind,
+        /// What was asked for.
+        name: String,
+    },
+    /// Not a number, or one that is negative or without end.
+    #[error("parameter {name} of policy {policy} must be a number of at least 0, not {given:?}")]
+    BadValue {
+        /// Which policy.
+        policy: PolicyKind,
+        /// Which parameter.
+        name: &'static str,
+        /// What was written.
+        given: String,
+    },
+}
+
+fn names(policy: PolicyKind) -> String {
+    let names: Vec<&str> = policy.parameters().iter().map(|parameter| parameter.name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+impl FromStr for PolicySpec {
+    type Err = PolicySpecError;
+
+    fn from_str(text: &str) -> Result<Self, PolicySpecError> {
+        let mut parts = text.split(':');
+        let policy: PolicyKind = parts.next().unwrap_or_default().parse()?;
+        let mut tuning = Tuning::default();
+        for part in parts {
+            let given = || part.to_owned();
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| PolicySpecError::NotAPair { policy, given: given() })?;
+            let parameters = policy.parameters();
+            let at = parameters.iter().position(|parameter| parameter.name == name);
+            let at = at.ok_or_else(|| PolicySpecError::UnknownParameter { policy, name: name.to_owned() })?;
+            let number = value.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+            let (name, given) = (parameters[at].name, value.to_owned());
+            tuning.values[at] = Some(number.ok_or(PolicySpecError::BadValue { policy, name, given })?);
+        }
+        Ok(PolicySpec { kind: policy, tuning })
+    }
+}

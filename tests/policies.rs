@@ -214,7 +214,10 @@ fn every_policy_serves_every_request_however_badly_it_is_told() {
 #[test]
 fn each_condition_shows() {
     let workload = workload(1500);
-    let told = |conditions| setup(PolicyKind::PrefixCost, conditions).replay(&workload, &|_| {});
+    let told = |conditions| {
+        let usual = setup(PolicyKind::PrefixCost, conditions);
+        Setup { fleet: Fleet { blocks: 5000, ..usual.fleet }, time_scale: 3.0, ..usual }.replay(&workload, &|_| {})
+    };
     let usual = told(Conditions::default());
     assert_eq!(usual, told(Conditions::default()));
     let lost = told(Conditions { events_lost: 1.0, ..Conditions::default() });

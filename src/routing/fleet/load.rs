@@ -80,7 +80,7 @@ pub(super) struct Book {
     queued: Duration,
     queued_tokens: u64,
     queued_prompt_tokens: u64,
-    /// Since when the first of the queue has been at work, as far as we can tell.
+    /// Since when what is queued has been at work, as far as we can tell.
     head_since: Time,
     decode_requests: u32,
     decode_tokens: u64,
@@ -101,7 +101,8 @@ pub(super) struct Prefill {
     pub estimate: Duration,
 }
 
-/// A prefill that outlasts its estimate is still not over: this much of it is always left to wait for.
+/// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
+/// is believed to go on as estimated, so that news of first tokens may be late.
 const DONE_MAX: f64 = 0.9;
 
 impl Book {
@@ -177,11 +178,8 @@ impl Book {
     }
 
     fn wait(&self, now: Time) -> Duration {
-        let Some(head) = self.queue.front() else {
-            return Duration::ZERO;
-        };
-        let pace = self.pace.ratio();
-        let done = now.since(self.head_since).min(head.estimate.mul_f64(DONE_MAX * pace));
-        self.queued.mul_f64(pace).saturating_sub(done)
+        let queued = self.queued.mul_f64(self.pace.ratio());
+        let done = now.since(self.head_since).min(queued.mul_f64(DONE_MAX));
+        queued - done
     }
 }

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use warmpath::routing::block::{ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::PolicyKind;
-use warmpath::routing::{Config, Content, Fact, InstanceId, Knowledge, Parent, Prompt, Request, Router, Time};
+use warmpath::routing::{Config, Content, Fact, InstanceId, Knowledge, Parent, Prompt, Request, Router, Tier, Time};
 
 const MODEL: &str = "m";
 const PROMPT_TOKENS: usize = 12_000;
@@ -49,7 +49,8 @@ fn router(policy: PolicyKind, instances: u16) -> Router {
         router.learn(joined, Time::ZERO).expect("a new instance joins");
         if instance.0 % 4 == 0 {
             let parent = Parent::Root { lora: None, cache_salt: None };
-            let stored = Fact::Stored { instance, parent, blocks: &names, content: Content::Hashes(&contents) };
+            let stored =
+                Fact::Stored { instance, tier: Tier::Gpu, parent, blocks: &names, content: Content::Hashes(&contents) };
             router.learn(stored, Time::ZERO).expect("an instance stores");
         }
     }

@@ -16,13 +16,15 @@ mod fleet;
 mod prefill;
 mod request;
 mod router;
+mod tiers;
 mod time;
 
 pub use decision::{Decision, RequestId};
 pub use error::{LearnError, RouteError};
-pub use fact::{Availability, Content, Fact, InstanceId, Knowledge, Parent};
+pub use fact::{Availability, Content, Fact, InstanceId, Knowledge, Parent, Tier};
 pub use fleet::{InstanceState, Load, Reported};
 pub use prefill::PrefillModel;
 pub use request::{Prompt, Request, SessionKey};
 pub use router::{Config, Router};
+pub use tiers::TierWeights;
 pub use time::Time;

@@ -1,182 +1,365 @@
-//! The exact index equals the reference, whatever is stored, removed, cleared and left.
+//! The serving index against the reference: any facts, in any order, and every answer is the same.
+//!
+//! Names, contents and instances come from small sets, so that runs part, heal and are reused, names move and collide, and
+//! holes open everywhere.
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use warmpath::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::index::{Attach, ExactIndex, IndexError, Overlaps, ReferenceIndex};
-use warmpath::routing::{Content, InstanceId, Prompt};
+use warmpath::routing::{Content, InstanceId, Prompt, Tier};
 
-/// Few instances, names and contents, so that collisions, copies and holes are common.
-const INSTANCES: u16 = 4;
-const NAMES: u64 = 24;
-const CONTENTS: u64 = 3;
-const ROOTS: u64 = 2;
-
+/// What may happen to an index.
 #[derive(Clone, Debug)]
 enum Step {
-    Join(u16),
-    Leave(u16),
-    Clear(u16),
-    /// Parent name (or a root), names, contents.
-    Store(u16, Result<u64, u64>, Vec<(u64, u64)>),
-    Remove(u16, Vec<u64>),
+    Store {
+        instance: u16,
+        tier: Tier,
+        parent: Option<u64>,
+        names: Vec<u64>,
+        contents: Vec<u64>,
+        root: u64,
+    },
+    /// The engine's own way: a path from the root, each block named by all that leads to it.
+    Path {
+        instance: u16,
+        tier: Tier,
+        contents: Vec<u64>,
+    },
+    Remove {
+        instance: u16,
+        tier: Tier,
+        names: Vec<u64>,
+    },
+    Clear {
+        instance: u16,
+    },
+    Leave {
+        instance: u16,
+    },
+    Join {
+        instance: u16,
+    },
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let parent = prop_oneof![(0..NAMES).prop_map(Ok), (0..ROOTS).prop_map(Err)];
-    let blocks = prop::collection::vec((0..NAMES, 0..CONTENTS), 1..6);
+/// Far apart, so that bitmaps have gaps.
+const INSTANCES: [u16; 5] = [0, 1, 63, 64, 4095];
+
+fn instance() -> impl Strategy<Value = u16> {
+    prop::sample::select(&INSTANCES[..])
+}
+
+fn tier() -> impl Strategy<Value = Tier> {
+    prop_oneof![4 => Just(Tier::Gpu), 1 => Just(Tier::Cpu), 1 => Just(Tier::Storage)]
+}
+
+fn step(names: u64, longest: usize) -> impl Strategy<Value = Step> {
+    let store = (instance(), tier(), prop::option::of(0..names), vec((0..names, 0..3_u64), 0..longest), 0..2_u64);
+    let store = store.prop_map(|(instance, tier, parent, blocks, root)| {
+        let (names, contents) = blocks.into_iter().unzip();
+        Step::Store { instance, tier, parent, names, contents, root }
+    });
     prop_oneof![
-        2 => (0..INSTANCES).prop_map(Step::Join),
-        1 => (0..INSTANCES).prop_map(Step::Leave),
-        1 => (0..INSTANCES).prop_map(Step::Clear),
-        12 => (0..INSTANCES, parent, blocks).prop_map(|(i, parent, blocks)| Step::Store(i, parent, blocks)),
-        8 => (0..INSTANCES, prop::collection::vec(0..NAMES, 1..4)).prop_map(|(i, names)| Step::Remove(i, names)),
+        6 => store,
+        6 => (instance(), tier(), vec(0..2_u64, 0..longest)).prop_map(|(i, t, contents)| Step::Path { instance: i, tier: t, contents }),
+        8 => (instance(), tier(), vec(0..names, 0..longest)).prop_map(|(i, t, names)| Step::Remove { instance: i, tier: t, names }),
+        1 => instance().prop_map(|instance| Step::Clear { instance }),
+        1 => instance().prop_map(|instance| Step::Leave { instance }),
+        1 => instance().prop_map(|instance| Step::Join { instance }),
     ]
 }
 
-fn root(id: u64) -> BlockHash {
-    BlockHash::root(&Namespace::of_model(["base", "other"][id as usize]), BlockSize::DEFAULT, 0)
+/// Both indexes, and how the steps' numbers are to be read.
+struct Pair {
+    exact: ExactIndex,
+    reference: ReferenceIndex,
+    roots: [BlockHash; 2],
+    block_size: BlockSize,
 }
 
-fn apply(step: &Step, exact: &ExactIndex, reference: &mut ReferenceIndex) -> [Result<(), IndexError>; 2] {
-    match step {
-        Step::Join(instance) => {
-            exact.join(InstanceId(*instance));
-            reference.join(InstanceId(*instance));
-            [Ok(()), Ok(())]
-        }
-        Step::Leave(instance) => [exact.leave(InstanceId(*instance)), reference.leave(InstanceId(*instance))],
-        Step::Clear(instance) => [exact.clear(InstanceId(*instance)), reference.clear(InstanceId(*instance))],
-        Step::Store(instance, parent, blocks) => {
-            let attach = match parent {
-                Ok(name) => Attach::Block(EngineHash(*name)),
-                Err(id) => Attach::Root(root(*id)),
-            };
-            let names: Vec<EngineHash> = blocks.iter().map(|&(name, _)| EngineHash(name)).collect();
-            let contents: Vec<ContentHash> = blocks.iter().map(|&(_, content)| ContentHash(content)).collect();
-            let (instance, content) = (InstanceId(*instance), Content::Hashes(&contents));
-            [exact.store(instance, attach, &names, content), reference.store(instance, attach, &names, content)]
-        }
-        Step::Remove(instance, names) => {
-            let names: Vec<EngineHash> = names.iter().map(|&name| EngineHash(name)).collect();
-            [exact.remove(InstanceId(*instance), &names), reference.remove(InstanceId(*instance), &names)]
+impl Pair {
+    fn new() -> Self {
+        let block_size = BlockSize::new(1).unwrap();
+        let mut pair = Pair {
+            exact: ExactIndex::new(block_size, usize::MAX),
+            reference: ReferenceIndex::new(block_size),
+            roots: ["a", "b"].map(|model| BlockHash::root(&Namespace::of_model(model), block_size, 0)),
+            block_size,
+        };
+        INSTANCES.map(InstanceId).iter().for_each(|&instance| pair.join(instance));
+        pair
+    }
+
+    fn join(&mut self, instance: InstanceId) {
+        self.exact.join(instance);
+        self.reference.join(instance);
+    }
+
+    fn take(&mut self, step: &Step) {
+        let hashes = |contents: &[u64]| contents.iter().map(|&content| content_hash(content)).collect::<Vec<_>>();
+        let engine = |names: &[u64]| names.iter().map(|&name| EngineHash(name)).collect::<Vec<_>>();
+        match step {
+            Step::Store { instance, tier, parent, names, contents, root } => {
+                let attach = match parent {
+                    Some(parent) => Attach::Block(EngineHash(*parent)),
+                    None => Attach::Root(self.roots[*root as usize]),
+                };
+                self.store(InstanceId(*instance), *tier, attach, &engine(names), &hashes(contents));
+            }
+            Step::Path { instance, tier, contents } => {
+                let names: Vec<u64> = (0..contents.len()).map(|end| path_name(&contents[..=end])).collect();
+                let attach = Attach::Root(self.roots[0]);
+                self.store(InstanceId(*instance), *tier, attach, &engine(&names), &hashes(contents));
+            }
+            Step::Remove { instance, tier, names } => {
+                let (instance, names) = (InstanceId(*instance), engine(names));
+                let expected = self.reference.remove(instance, *tier, &names);
+                assert_eq!(self.exact.remove(instance, *tier, &names), expected);
+            }
+            Step::Clear { instance } => {
+                let instance = InstanceId(*instance);
+                assert_eq!(self.exact.clear(instance), self.reference.clear(instance));
+            }
+            Step::Leave { instance } => {
+                let instance = InstanceId(*instance);
+                assert_eq!(self.exact.leave(instance), self.reference.leave(instance));
+            }
+            Step::Join { instance } => self.join(InstanceId(*instance)),
         }
     }
-}
 
-/// Every prompt of up to three blocks, under both roots, and one that is a token short of sparing its last block.
-fn check_all_prompts(exact: &ExactIndex, reference: &ReferenceIndex) -> Result<(), TestCaseError> {
-    let mut overlaps = Overlaps::default();
-    for id in 0..ROOTS {
-        for code in 0..CONTENTS.pow(3) {
-            let contents = [code % 3, code / 3 % 3, code / 9].map(ContentHash);
-            for tokens in [48, 49] {
-                let prompt = Prompt::Blocks { contents: &contents, tokens };
-                exact.find(&prompt, root(id), &mut overlaps);
-                let expected = reference.find(&prompt, root(id));
-                for instance in (0..INSTANCES).map(InstanceId) {
-                    let wanted = expected.get(&instance).copied().unwrap_or(0);
-                    prop_assert_eq!(overlaps.blocks(instance), wanted, "{} of {:?}", instance, contents);
-                }
-                prop_assert_eq!(overlaps.holders().len(), expected.len());
+    fn store(
+        &mut self,
+        instance: InstanceId,
+        tier: Tier,
+        attach: Attach,
+        names: &[EngineHash],
+        contents: &[ContentHash],
+    ) {
+        let expected = self.reference.store(instance, tier, attach, names, Content::Hashes(contents));
+        assert_eq!(self.exact.store(instance, tier, attach, names, Content::Hashes(contents)), expected);
+    }
+
+    /// Every answer and every count is the same.
+    fn check(&self, prompts: &[Vec<u64>], overlaps: &mut Overlaps) {
+        for contents in prompts {
+            let contents: Vec<ContentHash> = contents.iter().map(|&content| content_hash(content)).collect();
+            let prompt = Prompt::Blocks { contents: &contents, tokens: contents.len() as u32 + 1 };
+            for root in self.roots {
+                self.exact.find(&prompt, root, overlaps);
+                let found: Vec<_> = overlaps.holders().map(|holder| (holder, overlaps.by_tier(holder))).collect();
+                let expected: Vec<_> = self.reference.find(&prompt, root).into_iter().collect();
+                assert_eq!(found, expected, "prompt {contents:?}");
+                assert!(found.iter().all(|(holder, tiers)| overlaps.blocks(*holder) == tiers.iter().sum::<u32>()));
             }
         }
+        let stats = self.exact.stats();
+        assert_eq!((stats.blocks, stats.entries), (self.reference.blocks(), self.reference.entries()));
+        let held: usize = INSTANCES.iter().map(|&instance| self.exact.blocks_of(InstanceId(instance))).sum();
+        assert_eq!(held, stats.entries);
+        let _ = self.block_size;
     }
-    Ok(())
+}
+
+fn content_hash(content: u64) -> ContentHash {
+    ContentHash::of_tokens(&[content as u32])
+}
+
+/// Names of paths are below 64 for paths of up to five blocks of two contents, so that removals hit them.
+fn path_name(contents: &[u64]) -> u64 {
+    contents.iter().fold(1, |name, &content| name * 2 + content)
+}
+
+/// All prompts of up to `longest` blocks of two contents, and some of three.
+fn prompts(longest: u32) -> Vec<Vec<u64>> {
+    let all = (0..1_u64 << longest).map(|path| (0..longest).map(|bit| path >> bit & 1).collect());
+    all.chain([vec![2; longest as usize], (0..3).cycle().take(longest as usize).collect()]).collect()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn exact_equals_reference(steps in prop::collection::vec(step(), 1..60)) {
-        let exact = ExactIndex::new(BlockSize::DEFAULT, usize::MAX);
-        let mut reference = ReferenceIndex::new(BlockSize::DEFAULT);
-        for instance in (0..INSTANCES).map(InstanceId) {
-            exact.join(instance);
-            reference.join(instance);
-        }
+    fn any_facts_are_answered_as_the_reference_answers(steps in vec(step(64, 6), 1..60)) {
+        let mut pair = Pair::new();
+        let (prompts, mut overlaps) = (prompts(5), Overlaps::default());
         for step in &steps {
-            let [got, wanted] = apply(step, &exact, &mut reference);
-            prop_assert_eq!(got, wanted, "{:?}", step);
+            pair.take(step);
+            pair.check(&prompts, &mut overlaps);
         }
-        check_all_prompts(&exact, &reference)?;
-        prop_assert_eq!(exact.stats().entries, reference.entries());
-        for instance in (0..INSTANCES).map(InstanceId) {
-            let _ = exact.leave(instance);
+    }
+
+    /// Few names for many blocks: names move, and blocks go by several.
+    #[test]
+    fn names_that_move_and_meet_are_kept_apart(steps in vec(step(6, 5), 1..60)) {
+        let mut pair = Pair::new();
+        let (prompts, mut overlaps) = (prompts(4), Overlaps::default());
+        for step in &steps {
+            pair.take(step);
+            pair.check(&prompts, &mut overlaps);
         }
-        prop_assert_eq!((exact.stats().entries, exact.stats().blocks), (0, 0), "what all left is empty");
+    }
+
+    /// At the bound a store says what it could not keep, and all the rest stays right.
+    #[test]
+    fn at_the_bound_nothing_is_answered_that_is_not_held(
+        steps in vec(step(64, 6), 1..60),
+        bytes in 30_000_usize..90_000,
+        fillers in 1_u64..400,
+    ) {
+        let mut pair = Pair::new();
+        pair.exact = ExactIndex::new(pair.block_size, bytes);
+        INSTANCES.map(InstanceId).iter().for_each(|&instance| pair.exact.join(instance));
+        let steps = (0..fillers).map(filler).chain(steps);
+        for step in steps {
+            take_bounded(&mut pair, &step);
+        }
+        pair.check(&prompts(5), &mut Overlaps::default());
     }
 }
 
-fn names(ids: impl IntoIterator<Item = u64>) -> Vec<EngineHash> {
-    ids.into_iter().map(EngineHash).collect()
-}
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-/// An index with one instance that holds a chain of `blocks` blocks, whose content is their position.
-fn chain_of(blocks: u64, entries_max: usize) -> (ExactIndex, Result<(), IndexError>) {
-    let exact = ExactIndex::new(BlockSize::DEFAULT, entries_max);
-    exact.join(InstanceId(0));
-    let contents: Vec<ContentHash> = (0..blocks).map(ContentHash).collect();
-    let stored = exact.store(InstanceId(0), Attach::Root(root(0)), &names(0..blocks), Content::Hashes(&contents));
-    (exact, stored)
-}
-
-fn overlap(exact: &ExactIndex, blocks: u64) -> u32 {
-    let contents: Vec<ContentHash> = (0..blocks).map(ContentHash).collect();
-    let prompt = Prompt::Blocks { contents: &contents, tokens: blocks as u32 * 16 + 1 };
-    let mut overlaps = Overlaps::default();
-    exact.find(&prompt, root(0), &mut overlaps);
-    overlaps.blocks(InstanceId(0))
-}
-
-#[test]
-fn a_hole_cuts_the_prefix_until_it_is_filled() {
-    let (exact, stored) = chain_of(5, usize::MAX);
-    stored.unwrap();
-    exact.remove(InstanceId(0), &names([2])).unwrap();
-    assert_eq!(overlap(&exact, 5), 2);
-    let again = Content::Hashes(&[ContentHash(2)]);
-    exact.store(InstanceId(0), Attach::Block(EngineHash(1)), &names([2]), again).unwrap();
-    assert_eq!(overlap(&exact, 5), 5);
-}
-
-#[test]
-fn a_block_stored_twice_is_removed_twice() {
-    let (exact, stored) = chain_of(2, usize::MAX);
-    stored.unwrap();
-    let copy = Content::Hashes(&[ContentHash(1)]);
-    exact.store(InstanceId(0), Attach::Block(EngineHash(0)), &names([1]), copy).unwrap();
-    exact.remove(InstanceId(0), &names([1])).unwrap();
-    assert_eq!(overlap(&exact, 2), 2, "one copy is left");
-    exact.remove(InstanceId(0), &names([1])).unwrap();
-    assert_eq!(overlap(&exact, 2), 1);
-}
-
-#[test]
-fn a_full_index_refuses_and_says_how_much_it_took() {
-    let (exact, stored) = chain_of(5, 3);
-    let full = IndexError::Full { instance: InstanceId(0), stored: 3, blocks: 5, limit: 3 };
-    assert_eq!(stored, Err(full));
-    assert_eq!(overlap(&exact, 5), 3, "what was taken is right");
-    exact.clear(InstanceId(0)).unwrap();
-    let one = Content::Hashes(&[ContentHash(0)]);
-    exact.store(InstanceId(0), Attach::Root(root(0)), &names([9]), one).unwrap();
-    assert_eq!(overlap(&exact, 5), 1, "room that was given back can be used again");
-}
-
-#[test]
-fn tokens_and_their_content_hashes_are_the_same_blocks() {
-    let tokens: Vec<u32> = (0..48).collect();
-    let exact = ExactIndex::new(BlockSize::DEFAULT, usize::MAX);
-    exact.join(InstanceId(0));
-    exact.store(InstanceId(0), Attach::Root(root(0)), &names(0..3), Content::Tokens(&tokens)).unwrap();
-    let contents: Vec<ContentHash> = tokens.chunks(16).map(ContentHash::of_tokens).collect();
-    let mut overlaps = Overlaps::default();
-    for prompt in [Prompt::Tokens(&tokens), Prompt::Blocks { contents: &contents, tokens: 48 }] {
-        exact.find(&prompt, root(0), &mut overlaps);
-        assert_eq!(overlaps.blocks(InstanceId(0)), 2, "the last block of an exact repeat is computed again");
+    /// A restored index answers as the one it was taken from, and goes on as it would have.
+    #[test]
+    fn a_snapshot_comes_back_whole(steps in vec(step(24, 6), 1..40), more in vec(step(24, 6), 0..20)) {
+        let mut pair = Pair::new();
+        steps.iter().for_each(|step| pair.take(step));
+        let bytes = pair.exact.snapshot();
+        pair.exact = ExactIndex::restore(&bytes, pair.block_size, usize::MAX).expect("a snapshot is one");
+        let (prompts, mut overlaps) = (prompts(5), Overlaps::default());
+        pair.check(&prompts, &mut overlaps);
+        for step in &more {
+            pair.take(step);
+            pair.check(&prompts, &mut overlaps);
+        }
     }
-    let mismatch = exact.store(InstanceId(0), Attach::Root(root(0)), &names(0..2), Content::Tokens(&tokens));
-    let message = mismatch.unwrap_err().to_string();
-    assert!(message.contains("2 blocks of 16 tokens with content for 48"), "{message}");
+
+    #[test]
+    fn bytes_that_are_no_snapshot_are_refused(
+        steps in vec(step(24, 6), 0..20),
+        edits in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+        noise in vec(any::<u8>(), 0..200),
+    ) {
+        let mut pair = Pair::new();
+        steps.iter().for_each(|step| pair.take(step));
+        let whole = pair.exact.snapshot();
+        let restore = |bytes: &[u8]| ExactIndex::restore(bytes, pair.block_size, 1 << 20);
+        prop_assert!(restore(&noise).is_err());
+        prop_assert!(restore(&whole[..cut.index(whole.len())]).is_err());
+        let mut changed = whole.clone();
+        edits.iter().for_each(|(at, byte)| changed[at.index(whole.len())] ^= byte);
+        prop_assert!(changed == whole || restore(&changed).is_err());
+        // With a checksum that fits, what is refused must be found by reading, and what is not must hold together.
+        let end = changed.len() - 8;
+        let checksum = twox_hash::XxHash3_64::oneshot_with_seed(0x7761_726d_7061_7468, &changed[..end]);
+        changed[end..].copy_from_slice(&checksum.to_le_bytes());
+        if let Ok(index) = restore(&changed) {
+            // A changed snapshot may name any instance.
+            (0..InstanceId::LIMIT as u16).for_each(|instance| {
+                let _ = index.clear(InstanceId(instance));
+            });
+            prop_assert_eq!(index.stats().entries, 0);
+        }
+    }
+}
+
+/// Something of its own for an instance to hold, under names that nothing else has.
+fn filler(number: u64) -> Step {
+    let start = 1000 + number * 10;
+    Step::Store {
+        instance: INSTANCES[number as usize % 5],
+        tier: Tier::Gpu,
+        parent: None,
+        names: (start..start + 10).collect(),
+        contents: (start..start + 10).collect(),
+        root: 1,
+    }
+}
+
+/// Tells the reference only what the bounded index could take, and what it forgot on the way.
+fn take_bounded(pair: &mut Pair, step: &Step) {
+    let (instance, tier, attach, names, contents) = match step {
+        Step::Store { instance, tier, parent, names, contents, root } => {
+            let attach = match parent {
+                Some(parent) => Attach::Block(EngineHash(*parent)),
+                None => Attach::Root(pair.roots[*root as usize]),
+            };
+            (*instance, *tier, attach, names.clone(), contents.clone())
+        }
+        Step::Path { instance, tier, contents } => {
+            let names = (0..contents.len()).map(|end| path_name(&contents[..=end])).collect();
+            (*instance, *tier, Attach::Root(pair.roots[0]), names, contents.clone())
+        }
+        Step::Remove { .. } | Step::Clear { .. } | Step::Leave { .. } | Step::Join { .. } => return pair.take(step),
+    };
+    let names: Vec<EngineHash> = names.into_iter().map(EngineHash).collect();
+    let contents: Vec<ContentHash> = contents.into_iter().map(content_hash).collect();
+    let instance = InstanceId(instance);
+    let result = pair.exact.store(instance, tier, attach, &names, Content::Hashes(&contents));
+    let stored = match result {
+        Err(IndexError::Full { stored, .. }) => stored,
+        Ok(()) | Err(_) => names.len(),
+    };
+    let result = pair.reference.store(instance, tier, attach, &names[..stored], Content::Hashes(&contents[..stored]));
+    let known =
+        |error: &IndexError| matches!(error, IndexError::UnknownInstance { .. } | IndexError::UnknownParent { .. });
+    assert!(result.is_ok() || result.is_err_and(|error| known(&error)));
+}
+
+/// Long runs: more segments than fit a header, several runs to a prompt, holes everywhere. The reference would take too
+/// long, so what each instance holds is a list of flags.
+#[test]
+fn long_prompts_keep_their_holes_and_come_back() {
+    const BLOCKS: usize = 5000;
+    let block_size = BlockSize::new(1).unwrap();
+    let index = ExactIndex::new(block_size, usize::MAX);
+    let root = BlockHash::root(&Namespace::of_model("m"), block_size, 0);
+    let contents: Vec<ContentHash> = (0..BLOCKS as u64).map(content_hash).collect();
+    let names: Vec<EngineHash> = (0..BLOCKS as u64).map(EngineHash).collect();
+    let mut held = INSTANCES.map(|_| vec![false; BLOCKS]);
+    let mut overlaps = Overlaps::default();
+    let mut check = |held: &[Vec<bool>; 5]| {
+        index.find(&Prompt::Blocks { contents: &contents, tokens: BLOCKS as u32 + 1 }, root, &mut overlaps);
+        for (instance, held) in INSTANCES.iter().zip(held) {
+            let prefix = held.iter().take_while(|held| **held).count() as u32;
+            assert_eq!(overlaps.blocks(InstanceId(*instance)), prefix, "instance {instance}");
+        }
+        let stats = index.stats();
+        assert_eq!(stats.entries, held.iter().flatten().filter(|held| **held).count());
+        assert_eq!(stats.blocks, (0..BLOCKS).filter(|&at| held.iter().any(|held| held[at])).count());
+    };
+    for (at, instance) in INSTANCES.into_iter().enumerate() {
+        let blocks = BLOCKS - at * 300;
+        index.join(InstanceId(instance));
+        let content = Content::Hashes(&contents[..blocks]);
+        index.store(InstanceId(instance), Tier::Gpu, Attach::Root(root), &names[..blocks], content).unwrap();
+        held[at][..blocks].fill(true);
+        check(&held);
+    }
+    for at in (1..3600).rev().step_by(7) {
+        index.remove(InstanceId(INSTANCES[at % 5]), Tier::Gpu, &names[at..=at]).unwrap();
+        held[at % 5][at] = false;
+        if at % 25 == 0 {
+            check(&held);
+        }
+    }
+    check(&held);
+    for at in (1..3600).step_by(1) {
+        if !held[at % 5][at] {
+            let content = Content::Hashes(&contents[at..=at]);
+            let attach = Attach::Block(names[at - 1]);
+            index.store(InstanceId(INSTANCES[at % 5]), Tier::Gpu, attach, &names[at..=at], content).unwrap();
+            held[at % 5][at] = true;
+        }
+    }
+    check(&held);
+    for (at, instance) in INSTANCES.into_iter().enumerate() {
+        index.clear(InstanceId(instance)).unwrap();
+        held[at].fill(false);
+        check(&held);
+    }
+    assert_eq!(index.stats().runs, 0);
 }

@@ -6,7 +6,8 @@ use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload, ad
 use warmpath::routing::block::{ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
-    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router, SessionKey, Time,
+    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router, SessionKey,
+    Tier, Time,
 };
 use warmpath::sim::{Conditions, Eviction, Preset};
 use warmpath::trace::Trace;
@@ -38,7 +39,12 @@ fn store(router: &Router, instance: u16, ids: std::ops::Range<u64>) {
     let contents: Vec<ContentHash> = ids.map(ContentHash).collect();
     let parent = Parent::Root { lora: None, cache_salt: None };
     let content = Content::Hashes(&contents);
-    router.learn(Fact::Stored { instance: InstanceId(instance), parent, blocks: &names, content }, Time::ZERO).unwrap();
+    router
+        .learn(
+            Fact::Stored { instance: InstanceId(instance), tier: Tier::Gpu, parent, blocks: &names, content },
+            Time::ZERO,
+        )
+        .unwrap();
 }
 
 /// The policies that are meant to follow a long cached prefix on an idle fleet.

@@ -6,7 +6,7 @@ use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::PolicyKind;
 use warmpath::routing::{
     Availability, Config, Content, Decision, Fact, InstanceId, Knowledge, LearnError, Load, Parent, Prompt, Request,
-    RequestId, RouteError, Router, Time,
+    RequestId, RouteError, Router, Tier, Time,
 };
 
 const MODEL: &str = "m";
@@ -33,7 +33,7 @@ fn store(router: &Router, instance: u16, ids: &[u64]) {
     let parent = Parent::Root { lora: None, cache_salt: None };
     let contents = contents(ids);
     let content = Content::Hashes(&contents);
-    let fact = Fact::Stored { instance: InstanceId(instance), parent, blocks: &names, content };
+    let fact = Fact::Stored { instance: InstanceId(instance), tier: Tier::Gpu, parent, blocks: &names, content };
     router.learn(fact, Time::ZERO).unwrap();
 }
 
@@ -95,7 +95,10 @@ fn play(policy: PolicyKind, steps: &[Step]) -> (Router, Time, Vec<Option<Decisio
                 let parent = Parent::Root { lora: None, cache_salt: None };
                 let contents = contents(ids);
                 let content = Content::Hashes(&contents);
-                router.learn(Fact::Stored { instance: InstanceId(*instance), parent, blocks: &names, content }, now)
+                router.learn(
+                    Fact::Stored { instance: InstanceId(*instance), tier: Tier::Gpu, parent, blocks: &names, content },
+                    now,
+                )
             }
             Step::Cleared(instance) => router.learn(Fact::Cleared { instance: InstanceId(*instance) }, now),
             Step::Changed(instance, ready) => {
@@ -263,6 +266,7 @@ fn limits_and_impossible_facts_are_errors() {
     }
     let orphan = Fact::Stored {
         instance: InstanceId(0),
+        tier: Tier::Gpu,
         parent: Parent::Root { lora: None, cache_salt: None },
         blocks: &[EngineHash(1)],
         content: Content::Hashes(&[ContentHash(1)]),

@@ -57,10 +57,10 @@ impl Check {
                 .at_least_one("routing.lease_seconds", raw.lease_seconds)
                 .map_or(default.lease, Duration::from_secs),
             requests_max: self.at_least_one("routing.max_in_flight", raw.max_in_flight).unwrap_or(default.requests_max),
-            index_entries_max: self
-                .at_least_one("routing.index_entries_max", raw.index_entries_max)
-                .unwrap_or(default.index_entries_max),
-            prefill: default.prefill,
+            index_bytes_max: self
+                .at_least_one("routing.index_bytes_max", raw.index_bytes_max)
+                .unwrap_or(default.index_bytes_max),
+            ..default
         }
     }
 

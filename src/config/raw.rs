@@ -27,7 +27,7 @@ pub(super) struct Routing {
     pub seed: Option<Leaf<u64>>,
     pub lease_seconds: Option<Leaf<u64>>,
     pub max_in_flight: Option<Leaf<usize>>,
-    pub index_entries_max: Option<Leaf<usize>>,
+    pub index_bytes_max: Option<Leaf<usize>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -43,8 +43,27 @@ pub enum Knowledge {
     Exact,
     /// Events flow, but some were lost: the instance may hold more than the index says.
     Degraded,
-    /// No events come: the index says nothing about this instance.
+    /// No events come: the index holds what our own decisions sent there, least recently used out first.
+    Approximate,
+    /// No events come and nothing is guessed: the index says nothing about this instance.
     Blind,
+}
+
+/// Where an instance keeps a cached block, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// In the GPU's memory: ready for use.
+    #[default]
+    Gpu,
+    /// In the host's memory.
+    Cpu,
+    /// On a disk or further away.
+    Storage,
+}
+
+impl Tier {
+    /// All tiers, best first.
+    pub const ALL: [Tier; 3] = [Tier::Gpu, Tier::Cpu, Tier::Storage];
 }
 
 /// What a block holds, as far as its publisher tells.
@@ -101,10 +120,12 @@ pub enum Fact<'a> {
         /// How far.
         knowledge: Knowledge,
     },
-    /// An instance stored consecutive blocks. Copies count: a block stored twice must be removed twice.
+    /// An instance stored consecutive blocks. Copies count, in each tier: a block stored twice must be removed twice.
     Stored {
         /// Which.
         instance: InstanceId,
+        /// Where it keeps them.
+        tier: Tier,
         /// What comes before the first block.
         parent: Parent<'a>,
         /// The engine's names of the blocks, in order.
@@ -116,6 +137,8 @@ pub enum Fact<'a> {
     Removed {
         /// Which.
         instance: InstanceId,
+        /// Where it had kept them.
+        tier: Tier,
         /// The engine's names of the blocks.
         blocks: &'a [EngineHash],
     },

@@ -16,7 +16,6 @@ pub use load::{Load, Reported};
 
 use super::decision::RequestId;
 use super::fact::{Availability, InstanceId, Knowledge};
-use super::index::Overlaps;
 use super::policy::Candidate;
 use super::prefill::PrefillModel;
 use super::request::SessionKey;
@@ -132,9 +131,13 @@ impl Fleet {
         self.members.get_mut(&instance).map(|member| member.availability = availability).is_some()
     }
 
-    /// `false` when there is no such instance.
-    pub fn set_knowledge(&mut self, instance: InstanceId, knowledge: Knowledge) -> bool {
-        self.members.get_mut(&instance).map(|member| member.knowledge = knowledge).is_some()
+    /// What was known before; `None` when there is no such instance.
+    pub fn replace_knowledge(&mut self, instance: InstanceId, knowledge: Knowledge) -> Option<Knowledge> {
+        self.members.get_mut(&instance).map(|member| std::mem::replace(&mut member.knowledge, knowledge))
+    }
+
+    pub fn knowledge_of(&self, instance: InstanceId) -> Option<Knowledge> {
+        self.members.get(&instance).map(|member| member.knowledge)
     }
 
     /// `false` when there is no such instance.
@@ -290,11 +293,6 @@ impl Fleet {
         };
         self.members.iter().map(state).collect()
     }
-}
-
-/// Cached tokens of a prompt at each instance, from what the index found.
-pub(super) fn cached_tokens(overlaps: &Overlaps, block_tokens: u32) -> impl Fn(InstanceId) -> u32 {
-    move |instance| overlaps.blocks(instance) * block_tokens
 }
 
 /// A mean that forgets slowly: each value moves it by a two-hundredth.

@@ -1,12 +1,16 @@
 //! Which instance holds which prefix.
 //!
-//! [`ExactIndex`] serves; [`ReferenceIndex`] is the same thing written to be obviously right, and is what the property
+//! [`ExactIndex`] serves, with [`ApproximateIndex`] filling in for instances that publish no events; [`ReferenceIndex`] is the same thing written to be obviously right, and is what the property
 //! tests hold the other against. Both speak through the types here.
 
+mod approximate;
 mod exact;
+mod overlaps;
 mod reference;
 
-pub use exact::{ExactIndex, IndexStats};
+pub use approximate::ApproximateIndex;
+pub use exact::{ExactIndex, IndexStats, SnapshotError};
+pub use overlaps::Overlaps;
 pub use reference::ReferenceIndex;
 
 use super::block::{BlockHash, EngineHash};
@@ -62,8 +66,8 @@ pub enum IndexError {
         /// How much content came: tokens or content hashes.
         content: usize,
     },
-    /// The index holds as much as it may; the first `stored` blocks were stored. What is missing reads as not cached.
-    #[error("the index is full ({limit} entries): {instance} could store {stored} of {blocks} blocks")]
+    /// The index takes as much memory as it may; the first `stored` blocks were stored. What is missing reads as not cached.
+    #[error("the index is full ({limit_bytes} bytes): {instance} could store {stored} of {blocks} blocks")]
     Full {
         /// Which instance.
         instance: InstanceId,
@@ -71,42 +75,7 @@ pub enum IndexError {
         stored: usize,
         /// Blocks that were to be stored.
         blocks: usize,
-        /// The limit, in (block, instance) entries.
-        limit: usize,
+        /// The limit, in bytes.
+        limit_bytes: usize,
     },
-}
-
-/// Cached blocks from the start of a prompt, for every instance that has any. Reused between requests.
-#[derive(Clone, Debug, Default)]
-pub struct Overlaps {
-    blocks: Vec<u32>,
-    holders: Vec<InstanceId>,
-}
-
-impl Overlaps {
-    /// Contiguous blocks from the start of the prompt that `instance` holds.
-    pub fn blocks(&self, instance: InstanceId) -> u32 {
-        self.blocks.get(instance.index()).copied().unwrap_or(0)
-    }
-
-    /// The instances that hold at least the first block, in no particular order.
-    pub fn holders(&self) -> &[InstanceId] {
-        &self.holders
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        for holder in self.holders.drain(..) {
-            self.blocks[holder.index()] = 0;
-        }
-    }
-
-    fn set(&mut self, instance: InstanceId, blocks: u32) {
-        if self.blocks.len() <= instance.index() {
-            self.blocks.resize(instance.index() + 1, 0);
-        }
-        debug_assert!(self.blocks[instance.index()] == 0 && blocks > 0);
-        self.blocks[instance.index()] = blocks;
-        self.holders.push(instance);
-    }
 }

@@ -1,6 +1,6 @@
 //! What the router is asked: a prompt, and what else decides where it may go.
 
-use super::block::{BlockHash, BlockSize, ContentHash, Namespace};
+use super::block::{ContentHash, Namespace};
 use twox_hash::XxHash3_64;
 
 /// A request to be placed. Borrowed from whoever parsed it: nothing is copied on the way to a decision.
@@ -45,32 +45,6 @@ impl Prompt<'_> {
         match self {
             Prompt::Tokens(tokens) => u32::try_from(tokens.len()).ok(),
             Prompt::Blocks { tokens, .. } => Some(*tokens),
-        }
-    }
-
-    /// Calls `visit` with the chained hash of each block that a cache could spare, in order, until it returns `false`.
-    ///
-    /// Hashing is lazy: what comes after the last visited block is never hashed.
-    pub fn chain(&self, root: BlockHash, block_size: BlockSize, mut visit: impl FnMut(BlockHash) -> bool) {
-        let reusable = block_size.reusable_blocks(self.tokens().unwrap_or(u32::MAX)) as usize;
-        let mut hash = root;
-        match self {
-            Prompt::Tokens(tokens) => {
-                for block in tokens.chunks_exact(block_size.tokens() as usize).take(reusable) {
-                    hash = hash.child(ContentHash::of_tokens(block));
-                    if !visit(hash) {
-                        return;
-                    }
-                }
-            }
-            Prompt::Blocks { contents, .. } => {
-                for &content in contents.iter().take(reusable) {
-                    hash = hash.child(content);
-                    if !visit(hash) {
-                        return;
-                    }
-                }
-            }
         }
     }
 }

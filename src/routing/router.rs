@@ -8,11 +8,12 @@ use super::block::{BlockHash, BlockSize, Namespace};
 use super::decision::{Decision, RequestId};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
-use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate, cached_tokens};
-use super::index::{Attach, ExactIndex, IndexStats, Overlaps};
+use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
+use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
 use super::policy::{Candidate, Dice, Policy, PolicyKind, Tuning, View};
 use super::prefill::PrefillModel;
 use super::request::Request;
+use super::tiers::TierWeights;
 use super::time::Time;
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -35,8 +36,12 @@ pub struct Config {
     pub lease: Duration,
     /// Requests in flight, at most.
     pub requests_max: usize,
-    /// (block, instance) pairs in the index, at most.
-    pub index_entries_max: usize,
+    /// Memory that the index may take, in bytes.
+    pub index_bytes_max: usize,
+    /// Blocks that each instance without events is believed to hold, at most: no more than its cache has.
+    pub approximate_blocks_max: usize,
+    /// What a cached block is worth in each tier.
+    pub tier_weights: TierWeights,
 }
 
 impl Default for Config {
@@ -49,7 +54,10 @@ impl Default for Config {
             seed: 0,
             lease: Duration::from_secs(600),
             requests_max: 1 << 20,
-            index_entries_max: 1 << 26,
+            index_bytes_max: 4 << 30,
+            // A million tokens in blocks of 16: about what an 80 GB GPU caches for an 8-billion-parameter model.
+            approximate_blocks_max: 1 << 16,
+            tier_weights: TierWeights::default(),
         }
     }
 }
@@ -59,6 +67,7 @@ pub struct Router {
     config: Config,
     policy: Box<dyn Policy>,
     index: ExactIndex,
+    approximate: ApproximateIndex,
     fleet: Mutex<Fleet>,
 }
 
@@ -77,8 +86,9 @@ thread_local! {
 impl Router {
     /// A router with no instances.
     pub fn new(config: Config) -> Self {
-        let index = ExactIndex::new(config.block_size, config.index_entries_max);
-        Router { config, policy: config.policy.build(&config.tuning), index, fleet: Mutex::default() }
+        let index = ExactIndex::new(config.block_size, config.index_bytes_max);
+        let approximate = ApproximateIndex::new(config.block_size, config.approximate_blocks_max);
+        Router { config, policy: config.policy.build(&config.tuning), index, approximate, fleet: Mutex::default() }
     }
 
     /// What it was made with.
@@ -99,21 +109,32 @@ impl Router {
                 known(instance, self.fleet.lock().set_availability(instance, availability))
             }
             Fact::Known { instance, knowledge } => {
-                known(instance, self.fleet.lock().set_knowledge(instance, knowledge))
+                let before = self.fleet.lock().replace_knowledge(instance, knowledge);
+                let before = before.ok_or(LearnError::UnknownInstance { instance })?;
+                if (before == Knowledge::Approximate) != (knowledge == Knowledge::Approximate) {
+                    // What was guessed and what was heard go by different names and cannot replace one another.
+                    self.approximate.forget(instance);
+                    self.index.clear(instance)?;
+                }
+                Ok(())
             }
             Fact::Left { instance } => {
                 known(instance, self.fleet.lock().leave(instance))?;
+                self.approximate.forget(instance);
                 Ok(self.index.leave(instance)?)
             }
-            Fact::Stored { instance, parent, blocks, content } => {
+            Fact::Stored { instance, tier, parent, blocks, content } => {
                 let attach = self.attach(instance, parent)?;
-                Ok(self.index.store(instance, attach, blocks, content)?)
+                Ok(self.index.store(instance, tier, attach, blocks, content)?)
             }
-            Fact::Removed { instance, blocks } => {
+            Fact::Removed { instance, tier, blocks } => {
                 self.fleet.lock().evicted(now, instance, blocks.len());
-                Ok(self.index.remove(instance, blocks)?)
+                Ok(self.index.remove(instance, tier, blocks)?)
             }
-            Fact::Cleared { instance } => Ok(self.index.clear(instance)?),
+            Fact::Cleared { instance } => {
+                self.approximate.forget(instance);
+                Ok(self.index.clear(instance)?)
+            }
             Fact::Reported { instance, load } => known(instance, self.fleet.lock().report(instance, load)),
             Fact::FirstToken { request } => in_flight(request, self.fleet.lock().first_token(now, request)),
             Fact::Finished { request, output_tokens } => {
@@ -168,7 +189,7 @@ impl Router {
             model,
             prompt_tokens,
             block_tokens,
-            cached: cached_tokens(overlaps, block_tokens),
+            cached: |instance| self.config.tier_weights.tokens(overlaps, instance, block_tokens),
             footprint: &footprint,
             prefill: &self.config.prefill,
         };
@@ -195,9 +216,15 @@ impl Router {
             footprint,
             session: request.session,
         };
-        let request = fleet.book(now, booking, &self.config.prefill);
+        let approximate = fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+        let booked = fleet.book(now, booking, &self.config.prefill);
+        drop(fleet);
+        if approximate {
+            // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
+            let _ = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt);
+        }
         Ok(Decision {
-            request,
+            request: booked,
             instance: chosen.instance,
             prompt_tokens,
             overlap_tokens: chosen.overlap_tokens,

@@ -46,7 +46,7 @@ impl Core {
         for (position, instance) in config.instances.iter().enumerate() {
             // Beyond u16 the saturated id is out of the router's range, and is refused as such.
             let id = InstanceId(u16::try_from(position).unwrap_or(u16::MAX));
-            let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Blind };
+            let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate };
             core.learn(Fact::Joined { instance: id, model: &instance.model, knowledge })?;
         }
         Ok(core)

@@ -10,7 +10,7 @@ use crate::routing::block::{BlockHash, ContentHash, EngineHash, Namespace};
 use crate::routing::policy::Dice;
 use crate::routing::{
     self, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, RequestId, RouteError,
-    Router, SessionKey, Time,
+    Router, SessionKey, Tier, Time,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -312,10 +312,13 @@ impl Cluster {
                 let root = Parent::Root { lora: None, cache_salt: None };
                 let parent = parent.map_or(root, Parent::Block);
                 let content = Content::Hashes(contents);
-                self.tell_all(Fact::Stored { instance: *instance, parent, blocks: names, content }, now);
+                self.tell_all(
+                    Fact::Stored { instance: *instance, tier: Tier::Gpu, parent, blocks: names, content },
+                    now,
+                );
             }
             News::Removed { instance, block } => {
-                self.tell_all(Fact::Removed { instance: *instance, blocks: &[*block] }, now);
+                self.tell_all(Fact::Removed { instance: *instance, tier: Tier::Gpu, blocks: &[*block] }, now);
             }
             News::Reported { instance, load } => {
                 self.tell_all(Fact::Reported { instance: *instance, load: *load }, now);

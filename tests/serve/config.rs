@@ -28,7 +28,7 @@ fn the_example_is_valid_and_states_the_defaults() {
 #[test]
 fn every_setting_is_read() {
     let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\n[routing]\npolicy = \"random\"\n\
-                block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_entries_max = 11\n\
+                block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_bytes_max = 11\n\
                 [[instances]]\nname = \"a\"\nurl = \"http://[::1]:8000\"\nmodel = \"m\"\n\
                 kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\" }\n";
     let config = Config::parse(text).unwrap();
@@ -36,7 +36,7 @@ fn every_setting_is_read() {
     assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
     let routing = config.routing;
     assert_eq!((routing.policy, routing.block_size.tokens(), routing.seed), (PolicyKind::Random, 32, 7));
-    assert_eq!((routing.lease.as_secs(), routing.requests_max, routing.index_entries_max), (5, 9, 11));
+    assert_eq!((routing.lease.as_secs(), routing.requests_max, routing.index_bytes_max), (5, 9, 11));
     let events = config.instances[0].kv_events.clone().unwrap();
     assert_eq!((events.endpoint, events.topic.as_str()), (Endpoint { host: "::1".to_owned(), port: 5557 }, "kv"));
 }
@@ -44,7 +44,7 @@ fn every_setting_is_read() {
 #[test]
 fn every_problem_is_reported_at_once() {
     let text = "typo = 1\n[server]\nlisten = \"localhost\"\nport = 3\n[routing]\npolicy = \"best\"\nblock_size = 24\n\
-                seed = \"x\"\nlease_seconds = 0\nmax_in_flight = -1\nindex_entries_max = 0\n\
+                seed = \"x\"\nlease_seconds = 0\nmax_in_flight = -1\nindex_bytes_max = 0\n\
                 [[instances]]\nname = \"\"\nurl = \"ftp://a\"\n\
                 [[instances]]\nname = \"b\"\nurl = \"http://b:1\"\nmodel = 3\nkv_events = { endpoint = \"tcp://*:5557\", to = 1 }\n\
                 [[instances]]\nname = \"b\"\nurl = \"http://b:1\"\nmodel = \"m\"\nkv_events = {}\n";
@@ -62,7 +62,7 @@ fn every_problem_is_reported_at_once() {
             "routing.block_size",
             "routing.lease_seconds",
             "routing.max_in_flight",
-            "routing.index_entries_max",
+            "routing.index_bytes_max",
             "instances[0].name",
             "instances[0].model",
             "instances[0].url",

@@ -110,7 +110,7 @@ async fn a_request_is_in_flight_until_it_is_completed_once() {
     let instances = app.client.instances(InstancesRequest {}).await.unwrap().into_inner().instances;
     let load = instances[0].load.unwrap();
     assert_eq!((load.prefill_requests, load.decode_requests, load.decode_tokens), (0, 1, 40));
-    assert_eq!(instances[0].knowledge, i32::from(proto::Knowledge::Blind));
+    assert_eq!(instances[0].knowledge, i32::from(proto::Knowledge::Approximate));
     assert_eq!(instances[0].availability, i32::from(proto::Availability::Ready));
 
     app.client.complete(finished(routed.request_id)).await.unwrap();

@@ -7,7 +7,7 @@
 //! A prompt is remembered by some of its blocks: the first 16, then every eighth part further, and the last. That is 60
 //! for a prompt of 1,000 blocks, and a match is at most an eighth too short. Both a prompt's length and the table are bounded.
 
-use crate::routing::block::{BlockHash, BlockSize};
+use crate::routing::block::{BlockHash, BlockSize, ContentHash};
 use crate::routing::fact::InstanceId;
 use crate::routing::request::Prompt;
 use smallvec::SmallVec;
@@ -40,17 +40,24 @@ impl Footprint {
         let mut footprint = Footprint::default();
         let mut last = (0, root);
         let mut next = 1;
-        prompt.chain(root, block_size, |hash| {
-            last = (last.0 + 1, hash);
+        let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)).min(BLOCKS_MAX);
+        let mut mark = |content: ContentHash| {
+            last = (last.0 + 1, last.1.child(content));
             if last.0 <= head_blocks {
-                footprint.head = Some(hash.0);
+                footprint.head = Some(last.1.0);
             }
             if last.0 == next {
                 footprint.marks.push(last);
                 next += if next < DENSE_BLOCKS { 1 } else { next / STRIDE_SHARE };
             }
-            last.0 < BLOCKS_MAX
-        });
+        };
+        match prompt {
+            Prompt::Tokens(tokens) => {
+                let blocks = tokens.chunks_exact(block_size.tokens() as usize).take(reusable as usize);
+                blocks.map(ContentHash::of_tokens).for_each(&mut mark);
+            }
+            Prompt::Blocks { contents, .. } => contents.iter().copied().take(reusable as usize).for_each(&mut mark),
+        }
         if footprint.marks.last().is_some_and(|mark| mark.0 < last.0) {
             footprint.marks.push(last);
         }

@@ -1,92 +1,170 @@
-//! The index that serves: a concurrent map from block to the instances that hold it.
+//! The index that serves: runs of blocks, and who holds which part of each.
 //!
-//! Every block stands alone under its chained hash, so a hole in the middle of a chain needs no special case: the walk
-//! simply ends there, and resumes if the block comes back. Engine names are kept on the writers' side only, per
-//! instance. Lookups take one shard's read lock a block; facts about one instance are applied in the order they come.
+//! A *run* is a stretch of consecutive blocks of one chain: their chained hashes in one array, and segments `(end, set of
+//! holders)` along it. Sets are stored once. A table of *anchors* leads from the hash of a run's first block to the run; there
+//! are no other links downwards. Each instance has its engine's *names* for blocks in a table of its own, from name to place.
 //!
-//! Absent: tiers and a bound in bytes (the bound here is in entries).
+//! What makes it small: eight bytes a block and fourteen a name, packed; nothing else is counted by the block. What makes it
+//! fast: a stretch is compared by its last hash alone, so a lookup touches a few cache lines a run, however long; readers
+//! take no lock, allocate nothing and write to nothing shared.
+//!
+//! **Places never move.** A run grows and shrinks at its end only. Where chains part in the middle of a run, another run
+//! hangs from there; a block that goes from the middle leaves a hole, that is a segment with no holder, and a hole or an
+//! end that something hangs from stays until that goes. So each block has one place as long as anyone holds it or anything
+//! below it, and equal prefixes always meet.
+//!
+//! **Locks.** Facts about one instance take its lock, then the lock of the shard of each run that they change, two at most
+//! (of the run that is continued and of the block to come, in order of number). The arena, the headers and the sets have
+//! locks of their own that are held for a few instructions.
+//!
+//! **The bound** is in bytes of memory taken for all this. At the bound a store fails with [`IndexError::Full`], which
+//! says how many blocks were stored; the others read as not cached. What is removed is reused. A removal always succeeds: it
+//! may pass the bound by the few words that a split of a set takes. Not counted are the small maps for what is rare: blocks
+//! with several copies or names, and the hashes by which sets are shared.
+//!
+//! What was tried and lost, and the figures: see the end of `benches/index.rs`.
 
-use super::{Attach, IndexError, Overlaps};
-use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash};
-use crate::routing::fact::{Content, InstanceId};
-use crate::routing::request::Prompt;
-use dashmap::{DashMap, Entry};
-use smallvec::SmallVec;
+mod anchors;
+mod budget;
+mod chain;
+mod chunks;
+mod cover;
+mod find;
+mod forget;
+mod names;
+mod prefetch;
+mod run;
+mod runs;
+mod sets;
+mod snapshot;
+mod store;
+mod sync;
+mod words;
+
+pub(super) use find::Walk;
+pub use snapshot::SnapshotError;
+
+use super::{Attach, IndexError};
+use crate::routing::block::{BlockSize, EngineHash};
+use crate::routing::fact::{Content, InstanceId, Tier};
+use anchors::Anchors;
+use budget::Budget;
+use names::{Name, Names, Place};
+use runs::Runs;
+use sets::Sets;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use sync::{Mutex, MutexGuard};
+use words::Words;
 
-/// A map from block to holders, and from each instance's own block names to blocks.
+const SHARDS: usize = 64;
+
+/// Which instance holds which blocks, for lookups by prefix.
 pub struct ExactIndex {
     block_size: BlockSize,
-    entries_max: usize,
-    /// (block, instance) pairs held, copies not counted.
-    entries: AtomicUsize,
-    holders: DashMap<BlockHash, Holders>,
-    named: DashMap<InstanceId, Named>,
+    budget: Budget,
+    /// The same account without its limit, for removals.
+    forgetting: Budget,
+    words: Words,
+    runs: Runs,
+    sets: Sets,
+    shards: Box<[Shard]>,
+    members: Box<[Mutex<Option<Box<Member>>>]>,
 }
 
-/// The instances that hold a block, ascending, each with how many copies it has.
-type Holders = SmallVec<[(InstanceId, u32); 2]>;
+/// A part of the runs: those whose first block's hash falls here.
+struct Shard {
+    /// Held by who changes a run of this shard. Blocks of these runs that anybody holds.
+    blocks_held: Mutex<usize>,
+    anchors: Anchors,
+}
 
-/// One instance's names for the blocks that it holds.
-type Named = HashMap<EngineHash, Copies>;
+/// What the writers keep about one instance.
+#[derive(Default)]
+struct Member {
+    names: Names,
+    /// Copies by tier of the blocks that have not just one.
+    copies: HashMap<Name, [u32; Tier::ALL.len()]>,
+    /// Places that go by several names.
+    aliases: HashMap<Place, Alias>,
+    /// Names beyond the first of each place.
+    surplus_names: usize,
+    /// Tiers that it ever stored to, as bits.
+    tiers: u8,
+    /// The hashes of the blocks in hand.
+    keys: Vec<u64>,
+}
 
-struct Copies {
-    block: BlockHash,
-    count: u32,
+/// How often an instance names one block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alias {
+    names: u32,
+    /// Names with copies in each tier.
+    holding: [u32; Tier::ALL.len()],
 }
 
 /// How much the index holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexStats {
-    /// Distinct blocks.
+    /// Distinct blocks that anyone holds.
     pub blocks: usize,
     /// (block, instance) pairs.
     pub entries: usize,
+    /// Memory taken for them, in bytes.
+    pub bytes: usize,
+    /// Runs of blocks.
+    pub runs: usize,
 }
 
 impl ExactIndex {
-    /// An empty index of `block_size` blocks that holds at most about `entries_max` (block, instance) pairs.
-    pub fn new(block_size: BlockSize, entries_max: usize) -> Self {
+    /// An empty index of `block_size` blocks that takes at most `bytes_max` bytes.
+    pub fn new(block_size: BlockSize, bytes_max: usize) -> Self {
+        let budget = Budget::new(bytes_max);
         ExactIndex {
             block_size,
-            entries_max,
-            entries: AtomicUsize::new(0),
-            holders: DashMap::new(),
-            named: DashMap::new(),
+            forgetting: budget.beyond(),
+            budget,
+            words: Words::new(),
+            runs: Runs::new(),
+            sets: Sets::new(),
+            shards: (0..SHARDS).map(|_| Shard { blocks_held: Mutex::new(0), anchors: Anchors::new() }).collect(),
+            members: (0..InstanceId::LIMIT).map(|_| Mutex::new(None)).collect(),
         }
     }
 
     /// Adds an instance that holds nothing. Joining twice changes nothing.
     pub fn join(&self, instance: InstanceId) {
-        self.named.entry(instance).or_default();
+        self.members[instance.index()].lock().get_or_insert_default();
     }
 
     /// Forgets an instance and all that it holds, in time proportional to that.
     pub fn leave(&self, instance: InstanceId) -> Result<(), IndexError> {
-        let (_, named) = self.named.remove(&instance).ok_or(IndexError::UnknownInstance { instance })?;
-        self.release_all(instance, named);
+        let mut member = self.member(instance)?;
+        if let Some(member) = member.as_mut() {
+            self.forget_all(instance, member);
+        }
+        *member = None;
         Ok(())
     }
 
-    /// Forgets all that an instance holds.
+    /// Forgets all that an instance holds, in every tier.
     pub fn clear(&self, instance: InstanceId) -> Result<(), IndexError> {
-        let mut named = self.named.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
-        let forgotten = std::mem::take(&mut *named);
-        // The instance stays locked meanwhile, so that what it stores next cannot be swept away with the old.
-        self.release_all(instance, forgotten);
+        let mut member = self.member(instance)?;
+        if let Some(member) = member.as_mut() {
+            self.forget_all(instance, member);
+        }
         Ok(())
     }
 
-    /// Stores consecutive blocks, one more copy of each.
+    /// Stores consecutive blocks, one more copy of each in `tier`.
     pub fn store(
         &self,
         instance: InstanceId,
+        tier: Tier,
         attach: Attach,
         blocks: &[EngineHash],
         content: Content<'_>,
     ) -> Result<(), IndexError> {
-        let mut named = self.named.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
+        let mut member = self.member(instance)?;
         let tokens = self.block_size.tokens() as usize;
         let (given, wanted) = match content {
             Content::Tokens(ids) => (ids.len(), blocks.len() * tokens),
@@ -96,140 +174,48 @@ impl ExactIndex {
             let block_size = self.block_size.tokens();
             return Err(IndexError::Mismatch { instance, blocks: blocks.len(), block_size, content: given });
         }
-        let mut hash = match attach {
-            Attach::Root(root) => root,
-            Attach::Block(parent) => match named.get(&parent) {
-                Some(copies) => copies.block,
-                None => return Err(IndexError::UnknownParent { instance, blocks: blocks.len() }),
-            },
-        };
-        for (position, &name) in blocks.iter().enumerate() {
-            hash = hash.child(match content {
-                Content::Tokens(ids) => ContentHash::of_tokens(&ids[position * tokens..][..tokens]),
-                Content::Hashes(hashes) => hashes[position],
-            });
-            if !self.store_one(instance, &mut named, name, hash) {
-                let limit = self.entries_max;
-                return Err(IndexError::Full { instance, stored: position, blocks: blocks.len(), limit });
-            }
-        }
-        Ok(())
+        let member = member.as_mut().expect("the instance was found");
+        self.store_blocks(instance, member, tier, attach, blocks, content)
     }
 
-    /// Removes one copy of each block.
-    pub fn remove(&self, instance: InstanceId, blocks: &[EngineHash]) -> Result<(), IndexError> {
-        let mut named = self.named.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
-        let mut unknown = 0;
-        for name in blocks {
-            let Some(copies) = named.get_mut(name) else {
-                unknown += 1;
-                continue;
-            };
-            let block = copies.block;
-            copies.count -= 1;
-            if copies.count == 0 {
-                named.remove(name);
-            }
-            self.release(instance, block, 1);
-        }
+    /// Removes one copy of each block from `tier`.
+    pub fn remove(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let mut member = self.member(instance)?;
+        let member = member.as_mut().expect("the instance was found");
+        let unknown =
+            blocks.iter().filter(|&&block| !self.remove_copy(instance, member, tier, Name::of(block))).count();
         match unknown {
             0 => Ok(()),
             _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: blocks.len() }),
         }
     }
 
-    /// Fills `overlaps` with the longest contiguous prefix of `prompt` that each instance holds.
-    pub fn find(&self, prompt: &Prompt<'_>, root: BlockHash, overlaps: &mut Overlaps) {
-        overlaps.clear();
-        let mut depth = 0;
-        // Those that hold every block so far, ascending.
-        let mut unbroken: SmallVec<[InstanceId; 64]> = SmallVec::new();
-        prompt.chain(root, self.block_size, |block| {
-            let Some(holders) = self.holders.get(&block) else {
-                return false;
-            };
-            if depth == 0 {
-                unbroken.extend(holders.iter().map(|&(instance, _)| instance));
-            } else {
-                unbroken.retain(|instance| {
-                    let holds = holders.binary_search_by_key(instance, |&(holder, _)| holder).is_ok();
-                    if !holds {
-                        overlaps.set(*instance, depth);
-                    }
-                    holds
-                });
-            }
-            depth += 1;
-            !unbroken.is_empty()
-        });
-        for instance in unbroken {
-            overlaps.set(instance, depth);
-        }
-    }
-
-    /// How much the index holds.
+    /// How much the index holds. Not of one moment while facts come in.
     pub fn stats(&self) -> IndexStats {
-        IndexStats { blocks: self.holders.len(), entries: self.entries.load(Ordering::Relaxed) }
+        let held = |member: &Mutex<Option<Box<Member>>>| member.lock().as_ref().map_or(0, |member| member.held());
+        IndexStats {
+            blocks: self.shards.iter().map(|shard| *shard.blocks_held.lock()).sum(),
+            entries: self.members.iter().map(held).sum(),
+            bytes: self.budget.used(),
+            runs: self.runs.in_use(),
+        }
     }
 
-    /// Distinct blocks that an instance holds, as it names them; zero for one that is not in the index.
+    /// Distinct blocks that an instance holds, in any tier; zero for one that is not in the index.
     pub fn blocks_of(&self, instance: InstanceId) -> usize {
-        self.named.get(&instance).map_or(0, |named| named.len())
+        self.members.get(instance.index()).map_or(0, |member| member.lock().as_ref().map_or(0, |member| member.held()))
     }
 
-    /// `false` when the index is full and the block is new to the instance.
-    fn store_one(&self, instance: InstanceId, named: &mut Named, name: EngineHash, block: BlockHash) -> bool {
-        if let Some(copies) = named.get_mut(&name) {
-            if copies.block == block {
-                copies.count += 1;
-                self.hold(instance, block);
-                return true;
-            }
-            // The name moved to another block: what it meant before is gone, and its removal was not heard.
-            let (stale, count) = (copies.block, copies.count);
-            named.remove(&name);
-            self.release(instance, stale, count);
-        }
-        if self.entries.load(Ordering::Relaxed) >= self.entries_max {
-            return false;
-        }
-        named.insert(name, Copies { block, count: 1 });
-        self.hold(instance, block);
-        true
+    /// An instance's slot, locked, with the instance in it.
+    fn member(&self, instance: InstanceId) -> Result<MutexGuard<'_, Option<Box<Member>>>, IndexError> {
+        let slot = self.members.get(instance.index()).ok_or(IndexError::UnknownInstance { instance })?.lock();
+        if slot.is_some() { Ok(slot) } else { Err(IndexError::UnknownInstance { instance }) }
     }
+}
 
-    fn hold(&self, instance: InstanceId, block: BlockHash) {
-        let mut holders = self.holders.entry(block).or_default();
-        match holders.binary_search_by_key(&instance, |&(holder, _)| holder) {
-            Ok(at) => holders[at].1 += 1,
-            Err(at) => {
-                holders.insert(at, (instance, 1));
-                self.entries.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn release(&self, instance: InstanceId, block: BlockHash, count: u32) {
-        let Entry::Occupied(mut entry) = self.holders.entry(block) else {
-            unreachable!("a named block has a holder: both change under the instance's lock");
-        };
-        let holders = entry.get_mut();
-        let at = holders
-            .binary_search_by_key(&instance, |&(holder, _)| holder)
-            .expect("a named block is held by the instance that names it");
-        holders[at].1 -= count;
-        if holders[at].1 == 0 {
-            holders.remove(at);
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-            if holders.is_empty() {
-                entry.remove();
-            }
-        }
-    }
-
-    fn release_all(&self, instance: InstanceId, named: Named) {
-        for copies in named.into_values() {
-            self.release(instance, copies.block, copies.count);
-        }
+impl Member {
+    /// Distinct blocks held, in any tier.
+    fn held(&self) -> usize {
+        self.names.len() - self.surplus_names
     }
 }

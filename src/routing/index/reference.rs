@@ -3,21 +3,24 @@
 
 use super::{Attach, IndexError};
 use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash};
-use crate::routing::fact::{Content, InstanceId};
+use crate::routing::fact::{Content, InstanceId, Tier};
 use crate::routing::request::Prompt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A block as everything that leads to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Path {
     root: BlockHash,
     contents: Vec<ContentHash>,
 }
 
+/// What an engine's name stands for, and how many copies of it are in each tier.
+type Named = BTreeMap<EngineHash, (Path, [u32; Tier::ALL.len()])>;
+
 /// Same door as [`ExactIndex`](super::ExactIndex), unbounded and slow.
 pub struct ReferenceIndex {
     block_size: BlockSize,
-    instances: BTreeMap<InstanceId, BTreeMap<EngineHash, (Path, u32)>>,
+    instances: BTreeMap<InstanceId, Named>,
 }
 
 impl ReferenceIndex {
@@ -42,10 +45,11 @@ impl ReferenceIndex {
         Ok(())
     }
 
-    /// Stores consecutive blocks, one more copy of each.
+    /// Stores consecutive blocks, one more copy of each in `tier`.
     pub fn store(
         &mut self,
         instance: InstanceId,
+        tier: Tier,
         attach: Attach,
         blocks: &[EngineHash],
         content: Content<'_>,
@@ -77,24 +81,26 @@ impl ReferenceIndex {
         for (name, content) in blocks.iter().zip(contents) {
             path.contents.push(content);
             match held.get_mut(name) {
-                Some((known, copies)) if *known == path => *copies += 1,
-                _ => {
-                    held.insert(*name, (path.clone(), 1));
+                Some((known, copies)) if *known == path => copies[tier as usize] += 1,
+                Some(_) | None => {
+                    held.insert(*name, (path.clone(), Tier::ALL.map(|other| u32::from(other == tier))));
                 }
             }
         }
         Ok(())
     }
 
-    /// Removes one copy of each block.
-    pub fn remove(&mut self, instance: InstanceId, blocks: &[EngineHash]) -> Result<(), IndexError> {
+    /// Removes one copy of each block from `tier`.
+    pub fn remove(&mut self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
         let mut unknown = 0;
         for name in blocks {
-            match held.get_mut(name) {
-                Some((_, copies)) if *copies > 1 => *copies -= 1,
-                Some(_) => {
-                    held.remove(name);
+            match held.get_mut(name).filter(|(_, copies)| copies[tier as usize] > 0) {
+                Some((_, copies)) => {
+                    copies[tier as usize] -= 1;
+                    if *copies == [0; Tier::ALL.len()] {
+                        held.remove(name);
+                    }
                 }
                 None => unknown += 1,
             }
@@ -105,8 +111,9 @@ impl ReferenceIndex {
         }
     }
 
-    /// The longest contiguous prefix of `prompt` that each instance holds, for those that hold any.
-    pub fn find(&self, prompt: &Prompt<'_>, root: BlockHash) -> BTreeMap<InstanceId, u32> {
+    /// The longest contiguous prefix of `prompt` that each instance holds, for those that hold any: blocks by the best tier
+    /// that each is in.
+    pub fn find(&self, prompt: &Prompt<'_>, root: BlockHash) -> BTreeMap<InstanceId, [u32; Tier::ALL.len()]> {
         let tokens = prompt.tokens().expect("a prompt in a test is short");
         let mut wanted: Vec<ContentHash> = match prompt {
             Prompt::Tokens(ids) => {
@@ -115,23 +122,32 @@ impl ReferenceIndex {
             Prompt::Blocks { contents, .. } => contents.to_vec(),
         };
         wanted.truncate(self.block_size.reusable_blocks(tokens) as usize);
-        let holds = |held: &BTreeMap<EngineHash, (Path, u32)>, depth: usize| {
-            held.values().any(|(path, _)| path.root == root && path.contents == wanted[..depth])
+        let best_tier = |held: &Named, depth: usize| {
+            let here = held.values().filter(|(path, _)| path.root == root && path.contents == wanted[..depth]);
+            let tiers = here.filter_map(|(_, copies)| copies.iter().position(|&copies| copies > 0));
+            tiers.min()
         };
-        let depth_of = |held| (1..=wanted.len()).take_while(|&depth| holds(held, depth)).count() as u32;
-        self.instances
-            .iter()
-            .map(|(&instance, held)| (instance, depth_of(held)))
-            .filter(|&(_, depth)| depth > 0)
-            .collect()
+        let prefix = |held: &Named| {
+            let mut blocks = [0; Tier::ALL.len()];
+            (1..=wanted.len()).map_while(|depth| best_tier(held, depth)).for_each(|tier| blocks[tier] += 1);
+            blocks
+        };
+        let all = self.instances.iter().map(|(&instance, held)| (instance, prefix(held)));
+        all.filter(|(_, blocks)| *blocks != [0; Tier::ALL.len()]).collect()
     }
 
     /// (block, instance) pairs held, copies not counted.
     pub fn entries(&self) -> usize {
-        let distinct = |held: &BTreeMap<EngineHash, (Path, u32)>| {
-            let paths: Vec<&Path> = held.values().map(|(path, _)| path).collect();
-            paths.iter().enumerate().filter(|(at, path)| !paths[..*at].contains(path)).count()
-        };
-        self.instances.values().map(distinct).sum()
+        self.instances.values().map(|held| paths(held).len()).sum()
     }
+
+    /// Distinct blocks held by anyone.
+    pub fn blocks(&self) -> usize {
+        self.instances.values().flat_map(paths).collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// The distinct blocks that an instance names.
+fn paths(held: &Named) -> BTreeSet<&Path> {
+    held.values().map(|(path, _)| path).collect()
 }

@@ -129,7 +129,7 @@ fn own_seconds(candidate: &Candidate) -> f64 {
     let trust = match candidate.knowledge {
         Knowledge::Exact => 1.0,
         Knowledge::Degraded => 0.9,
-        Knowledge::Blind => 0.7,
+        Knowledge::Approximate | Knowledge::Blind => 0.7,
     };
     trust * candidate.prefill.as_secs_f64() + (1.0 - trust) * candidate.cold_prefill.as_secs_f64()
 }

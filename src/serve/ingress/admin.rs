@@ -67,6 +67,7 @@ async fn instances(State(core): State<Arc<Core>>) -> Json<Vec<InstanceView>> {
             knowledge: match state.knowledge {
                 Knowledge::Exact => "exact",
                 Knowledge::Degraded => "degraded",
+                Knowledge::Approximate => "approximate",
                 Knowledge::Blind => "blind",
             },
             kv_events_connected: member.is_connected(),

@@ -97,6 +97,7 @@ fn instance(core: &Core, state: routing::InstanceState) -> Instance {
         knowledge: match state.knowledge {
             routing::Knowledge::Exact => Knowledge::Exact,
             routing::Knowledge::Degraded => Knowledge::Degraded,
+            routing::Knowledge::Approximate => Knowledge::Approximate,
             routing::Knowledge::Blind => Knowledge::Blind,
         }
         .into(),

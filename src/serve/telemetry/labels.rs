@@ -101,6 +101,7 @@ label! {
     State "state" {
         Exact = "exact",
         Degraded = "degraded",
+        Approximate = "approximate",
         Blind = "blind",
     }
 }
@@ -138,6 +139,7 @@ impl From<Knowledge> for State {
         match knowledge {
             Knowledge::Exact => State::Exact,
             Knowledge::Degraded => State::Degraded,
+            Knowledge::Approximate => State::Approximate,
             Knowledge::Blind => State::Blind,
         }
     }

@@ -4,7 +4,7 @@ use super::codec::{self, Batch, Event};
 use super::facts;
 use super::order::{Arrival, Order};
 use crate::routing::index::IndexError;
-use crate::routing::{Content, Fact, InstanceId, Knowledge, LearnError};
+use crate::routing::{Content, Fact, InstanceId, Knowledge, LearnError, Tier};
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::{EventKind, SkipReason};
 use crate::serve::telemetry::metrics::InstanceMetrics;
@@ -104,7 +104,13 @@ impl Feed {
         match facts::parent(stored, self.core.router().config().block_size) {
             Ok(parent) => {
                 let content = Content::Tokens(&stored.tokens);
-                self.learn(Fact::Stored { instance: self.instance, parent, blocks: &stored.blocks, content });
+                self.learn(Fact::Stored {
+                    instance: self.instance,
+                    tier: Tier::Gpu,
+                    parent,
+                    blocks: &stored.blocks,
+                    content,
+                });
                 Ok(())
             }
             Err(reason) => {
@@ -116,7 +122,7 @@ impl Feed {
 
     fn removed(&mut self, removed: &codec::Removed<'_>) -> Result<(), SkipReason> {
         facts::place(&removed.place)?;
-        self.learn(Fact::Removed { instance: self.instance, blocks: &removed.blocks });
+        self.learn(Fact::Removed { instance: self.instance, tier: Tier::Gpu, blocks: &removed.blocks });
         Ok(())
     }
 

@@ -1,0 +1,136 @@
+//! What instances without events may hold: the prompts that our own decisions sent them, least recently used out first.
+//!
+//! On the storage of the exact index, so that one lookup answers for all instances. Blocks are named by their own hashes.
+//! A prompt's blocks are used when it is routed; what has not been used for longest goes first, from the end of its prompt, so
+//! that what is left is always whole prefixes, as it is in an engine that evicts least recently used first.
+//!
+//! It cannot know what an engine evicts, when it restarts, or what it generated: it says more than is true, or less.
+
+use super::exact::ExactIndex;
+use super::{Attach, IndexError};
+use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash};
+use crate::routing::fact::{Content, InstanceId, Tier};
+use crate::routing::request::Prompt;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+
+/// The prompts that instances without events were sent.
+pub struct ApproximateIndex {
+    block_size: BlockSize,
+    blocks_max: usize,
+    recent: Mutex<HashMap<InstanceId, Recent>>,
+}
+
+/// What one instance used, and when.
+#[derive(Default)]
+struct Recent {
+    /// Prompts by the blocks that they used, oldest first.
+    uses: VecDeque<Vec<BlockHash>>,
+    /// The number of the oldest use.
+    oldest: u64,
+    /// Each block held, and the number of its last use.
+    last_use: HashMap<BlockHash, u64>,
+    /// Blocks in `uses`, with repetition.
+    used: usize,
+}
+
+/// A block may be in this many remembered uses, on average, before the oldest are forgotten.
+const USES_PER_BLOCK: usize = 4;
+
+impl ApproximateIndex {
+    /// Holds at most `blocks_max` blocks for each instance.
+    pub fn new(block_size: BlockSize, blocks_max: usize) -> Self {
+        ApproximateIndex { block_size, blocks_max, recent: Mutex::default() }
+    }
+
+    /// `instance` was sent `prompt`: it holds its full blocks from now on, and perhaps no longer what it used long ago.
+    /// Fails when `index` is full; what could be stored is.
+    pub fn sent(
+        &self,
+        index: &ExactIndex,
+        instance: InstanceId,
+        root: BlockHash,
+        prompt: &Prompt<'_>,
+    ) -> Result<(), IndexError> {
+        let contents: Vec<ContentHash> = match prompt {
+            Prompt::Tokens(tokens) => {
+                tokens.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
+            }
+            Prompt::Blocks { contents, tokens } => {
+                contents.iter().copied().take(self.block_size.full_blocks(*tokens) as usize).collect()
+            }
+        };
+        let contents = &contents[..contents.len().min(self.blocks_max)];
+        let mut hash = root;
+        let blocks: Vec<BlockHash> = contents
+            .iter()
+            .map(|&content| {
+                hash = hash.child(content);
+                hash
+            })
+            .collect();
+        let mut instances = self.recent.lock();
+        let recent = instances.entry(instance).or_default();
+        let result = recent.used_again(index, instance, root, blocks, contents);
+        let result = result.and_then(|()| recent.forget_old(index, instance, self.blocks_max));
+        if result.as_ref().is_err_and(|error| !matches!(error, IndexError::Full { .. })) {
+            // The index forgot the instance, or all that it held, behind our back.
+            instances.remove(&instance);
+        }
+        result
+    }
+
+    /// `instance` left, or emptied its cache, or is known by its events from now on.
+    pub fn forget(&self, instance: InstanceId) {
+        self.recent.lock().remove(&instance);
+    }
+}
+
+impl Recent {
+    /// Stores what of `blocks` is not held yet. What could not be stored is not remembered either.
+    fn used_again(
+        &mut self,
+        index: &ExactIndex,
+        instance: InstanceId,
+        root: BlockHash,
+        mut blocks: Vec<BlockHash>,
+        contents: &[ContentHash],
+    ) -> Result<(), IndexError> {
+        let held = blocks.iter().take_while(|block| self.last_use.contains_key(block)).count();
+        let attach = held.checked_sub(1).map_or(Attach::Root(root), |last| Attach::Block(name(blocks[last])));
+        let names: Vec<EngineHash> = blocks[held..].iter().copied().map(name).collect();
+        let result = index.store(instance, Tier::Gpu, attach, &names, Content::Hashes(&contents[held..]));
+        if let Err(IndexError::Full { stored, .. }) = result {
+            blocks.truncate(held + stored);
+        }
+        let number = self.oldest + self.uses.len() as u64;
+        self.last_use.extend(blocks.iter().map(|&block| (block, number)));
+        self.used += blocks.len();
+        self.uses.push_back(blocks);
+        result
+    }
+
+    /// Forgets the oldest uses, and the blocks that were not used since, down to `blocks_max` blocks.
+    fn forget_old(&mut self, index: &ExactIndex, instance: InstanceId, blocks_max: usize) -> Result<(), IndexError> {
+        let mut unused: Vec<EngineHash> = Vec::new();
+        while self.last_use.len() > blocks_max || self.used > blocks_max * USES_PER_BLOCK {
+            let oldest = self.uses.front_mut().expect("whatever is held was used");
+            let Some(block) = oldest.pop() else {
+                self.uses.pop_front();
+                self.oldest += 1;
+                continue;
+            };
+            self.used -= 1;
+            if self.last_use.get(&block) == Some(&self.oldest) {
+                self.last_use.remove(&block);
+                unused.push(name(block));
+            }
+        }
+        index.remove(instance, Tier::Gpu, &unused)
+    }
+}
+
+/// A block goes by its own hash.
+fn name(block: BlockHash) -> EngineHash {
+    EngineHash(block.0)
+}

@@ -4,15 +4,18 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: proxying (callers send their prompts to the instance themselves), health checks of instances, and
-//! discovery other than the configured list.
+//! Absent on purpose: tokenizing (a request whose token ids are not in it goes by load alone), and discovery other than the
+//! configured list.
 
 mod app;
 mod clock;
 mod core;
+mod health;
 mod ingress;
 mod tasks;
 mod telemetry;
+mod ticket;
+mod upstream;
 mod watch;
 
 pub use app::{App, AppError};

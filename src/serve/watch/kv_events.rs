@@ -4,7 +4,7 @@
 //! whether a batch is missing before it, `facts` picks what can be told, and [`Feed`] tells it. All but the
 //! socket is ordinary code without `await`.
 //!
-//! What was missed is asked for again ([`replay`]) where the publisher has a replay socket. Where it has none, or has thrown it
+//! What was missed is asked for again (`replay`) where the publisher has a replay socket. Where it has none, or has thrown it
 //! away, the instance's blocks are forgotten until it clears its cache or restarts, and its knowledge says so.
 //!
 //! Absent on purpose: blocks whose parent is not known are not kept aside; after a replay there are none.

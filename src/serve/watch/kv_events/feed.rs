@@ -3,6 +3,7 @@
 use super::codec::{self, Batch, Event};
 use super::facts;
 use super::order::{Arrival, Order};
+use super::replay::ReplayError;
 use crate::routing::index::IndexError;
 use crate::routing::{Content, Fact, InstanceId, Knowledge, LearnError};
 use crate::serve::core::Core;
@@ -30,6 +31,7 @@ pub struct Feed {
     is_hybrid: bool,
     warned_of_block_size: bool,
     warned_of_unreadable: bool,
+    warned_of_replay: bool,
 }
 
 /// A batch that came, told from any other by its content.
@@ -67,6 +69,7 @@ impl Feed {
             is_hybrid: false,
             warned_of_block_size: false,
             warned_of_unreadable: false,
+            warned_of_replay: false,
         }
     }
 
@@ -143,6 +146,7 @@ impl Feed {
 
     /// All that was published so far was replayed.
     pub(super) fn caught_up(&mut self) {
+        self.warned_of_replay = false;
         // Who has published nothing yet has stored nothing yet.
         self.complete |= self.order.last().is_none();
         self.order.replayed();
@@ -152,7 +156,11 @@ impl Feed {
     }
 
     /// No replay could be had, or not to its end.
-    pub(super) fn not_caught_up(&mut self) {
+    pub(super) fn not_caught_up(&mut self, why: &ReplayError) {
+        // Once until one can be had again: it is tried every few seconds.
+        if !std::mem::replace(&mut self.warned_of_replay, true) {
+            tracing::warn!(instance = self.name(), "no replay of cache events: {why}");
+        }
         self.metrics().replays.of(ReplayOutcome::Failed).increment(1);
     }
 

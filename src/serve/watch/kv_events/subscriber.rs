@@ -125,7 +125,6 @@ async fn relay(
 
 async fn catch_up(feed: &mut Feed, source: &Endpoint, limits: &Limits) {
     if let Err(failed) = replay::catch_up(feed, source, limits.zmtp, limits.replay).await {
-        tracing::warn!(instance = feed.name(), endpoint = %source, "no replay of cache events: {failed}");
-        feed.not_caught_up();
+        feed.not_caught_up(&failed);
     }
 }

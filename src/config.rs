@@ -15,6 +15,7 @@ pub use problem::{Invalid, Problem};
 use crate::routing;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that `warmpath serve` needs to know.
@@ -30,6 +31,8 @@ pub struct Config {
     pub routing: routing::Config,
     /// The fleet. An instance's position is its [`InstanceId`](routing::InstanceId).
     pub instances: Vec<Instance>,
+    /// How texts become tokens, by model.
+    pub tokenizers: Vec<Tokenizer>,
 }
 
 /// Where to listen. Port 0 takes a free one.
@@ -71,6 +74,15 @@ impl Default for Health {
     fn default() -> Self {
         Health { interval: Some(Duration::from_secs(2)), failures_max: 3 }
     }
+}
+
+/// A model's tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokenizer {
+    /// The model; unique.
+    pub model: String,
+    /// A folder with `tokenizer.json` and, for chats, a chat template.
+    pub path: PathBuf,
 }
 
 /// One vLLM instance.

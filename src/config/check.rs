@@ -2,7 +2,7 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server};
+use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Tokenizer};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, InstanceId};
@@ -21,8 +21,9 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let health = check.health(raw.health);
     let routing = check.routing(raw.routing);
     let instances = check.instances(raw.instances);
+    let tokenizers = check.tokenizers(raw.tokenizers, &instances);
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances })
+        Ok(Config { server, http, health, routing, instances, tokenizers })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -136,6 +137,22 @@ impl Check {
         }
         let kv_events = raw.kv_events.and_then(|raw| self.kv_events(&format!("{path}.kv_events"), raw));
         Instance { name, url, data_parallel_rank: None, model, kv_events }
+    }
+
+    fn tokenizers(&mut self, raw: Vec<raw::Tokenizer>, instances: &[Instance]) -> Vec<Tokenizer> {
+        let (mut models, mut checked) = (HashMap::new(), Vec::with_capacity(raw.len()));
+        for (at, tokenizer) in raw.into_iter().enumerate() {
+            let model_path = format!("tokenizers[{at}].model");
+            let model = self.text(&model_path, tokenizer.model, "write the model that it belongs to");
+            self.unique(&model_path, &model, &mut models);
+            if !model.is_empty() && instances.iter().all(|instance| instance.model != model) {
+                self.problem(&model_path, format!("no instance serves {model:?}"), "write an instance's model");
+            }
+            let advice = "write a folder with tokenizer.json and the chat template in it";
+            let path = self.text(&format!("tokenizers[{at}].path"), tokenizer.path, advice).into();
+            checked.push(Tokenizer { model, path });
+        }
+        checked
     }
 
     fn kv_events(&mut self, path: &str, raw: raw::KvEvents) -> Option<KvEvents> {

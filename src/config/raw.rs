@@ -12,6 +12,14 @@ pub(super) struct Config {
     pub health: Health,
     pub routing: Routing,
     pub instances: Vec<Instance>,
+    pub tokenizers: Vec<Tokenizer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tokenizer {
+    pub model: Option<Leaf<String>>,
+    pub path: Option<Leaf<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ use super::ingress::{admin, grpc, http};
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::tasks::{TaskError, Tasks};
+use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::Upstream;
 use super::watch::{health, kv_events};
 use crate::config::Config;
@@ -30,6 +31,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct App {
     config: Config,
     core: Arc<Core>,
+    tokenizers: Tokenizers,
     grpc: Bound,
     http: Bound,
     admin: Bound,
@@ -56,6 +58,9 @@ pub enum AppError {
     /// The configured fleet does not fit.
     #[error("the configured instances do not fit")]
     Fleet(#[from] LearnError),
+    /// A configured tokenizer cannot be loaded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -68,10 +73,11 @@ impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let core = Arc::new(Core::new(&config)?);
+        let tokenizers = Tokenizers::load(&config.tokenizers)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
-        Ok(App { config, core, grpc, http, admin })
+        Ok(App { config, core, tokenizers, grpc, http, admin })
     }
 
     /// Where the gRPC service listens.
@@ -96,7 +102,7 @@ impl App {
 
     /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App { config, core, grpc, http, admin } = self;
+        let App { config, core, tokenizers, grpc, http, admin } = self;
         tracing::info!(
             grpc = %grpc.address,
             http = %http.address,
@@ -125,7 +131,7 @@ impl App {
             );
         tasks.spawn("grpc", server);
         let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
-        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), config.http.body_bytes_max);
+        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.
             let _ = stream.set_nodelay(true);

@@ -79,7 +79,7 @@ class Vllm(Process):
 
 
 class Router(Process):
-    def __init__(self, binary, vllms, folder, logs):
+    def __init__(self, binary, vllms, model_folder, folder, logs):
         grpc, http, admin = free_port(), free_port(), free_port()
         self.url, self.admin = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}"
         config = [
@@ -92,6 +92,7 @@ class Router(Process):
                 f'kv_events = {{ endpoint = "tcp://127.0.0.1:{vllm.events}", '
                 f'replay_endpoint = "tcp://127.0.0.1:{vllm.events + 10}" }}'
             )
+        config.append(f'[[tokenizers]]\nmodel = "{MODEL}"\npath = "{model_folder}"')
         path = folder / "warmpath.toml"
         path.write_text("\n".join(config) + "\n")
         super().__init__("router", [binary, "serve", "--config", path], logs)
@@ -218,6 +219,51 @@ def run_mix(arguments, vllms, router):
     }
 
 
+TEXTS = [
+    "once upon a time there was a small machine which dreamed of electric sheep under a blue sky ",
+    "Zażółć gęślą jaźń; 你好,世界; مرحبا بالعالم; 🦀🦀 e\u0301 \u00a0\u200b \r\n\t\"quoted\" \\back\\ ",
+    "def add(a, b):\n    return a + b  # <|im_end|> inside a text <|im_start|>user\n",
+    "   spaces   and\n\n\nlines, 1234567890 $%&'()*+ don't it's I'LL ",
+]
+SYSTEMS = ["You are a helpful assistant. " * 6, TEXTS[1] * 2]
+
+
+def run_texts(router, seed, count):
+    """Texts and chats, growing by turns: the tokens are the router's own, so a wrong one shows as a wrong overlap or length."""
+    chance, session, wrong, cached, equal = random.Random(seed), requests.Session(), [], 0, 0
+    chats = [[{"role": "system", "content": system}] for system in SYSTEMS]
+    for at in range(count):
+        what = at % 3
+        if what == 0:
+            path, body = "/v1/completions", {"prompt": chance.choice(TEXTS) * chance.randint(1, 3) + str(chance.randint(0, 9))}
+        else:
+            messages = chance.choice(chats)
+            content = chance.choice(TEXTS)
+            if chance.random() < 0.3:
+                content = [{"type": "text", "text": content}, {"type": "text", "text": "and more"}]
+            messages.append({"role": "user", "content": content})
+            path, body = "/v1/chat/completions", {"messages": messages}
+        body |= {"model": MODEL, "max_tokens": 3, "temperature": 0, "ignore_eos": True}
+        answer = session.post(router.url + path, json=body, timeout=120)
+        if answer.status_code == 400 and what:
+            messages[1:] = []  # too long for the model: the conversation begins anew
+            continue
+        said = answer.json()
+        usage = said["usage"]
+        reported = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        predicted = answer.headers.get("x-warmpath-overlap-tokens"), answer.headers.get("x-warmpath-prompt-tokens")
+        cached += reported
+        if predicted == (str(reported), str(usage["prompt_tokens"])):
+            equal += 1
+        else:
+            wrong.append({"path": path, "predicted": predicted, "reported": (reported, usage["prompt_tokens"]), "body": body})
+        if what:
+            messages.append({"role": "assistant", "content": said["choices"][0]["message"]["content"] or ""})
+        time.sleep(0.02)
+    sent = equal + len(wrong)
+    return {"texts and chats": sent, "equal": equal, "share": equal / sent, "cached_tokens": cached, "wrong": wrong[:3]}
+
+
 def check_openai(url):
     import openai
 
@@ -272,13 +318,17 @@ def main():
                 running.append(vllms[-1])
             for vllm in vllms:
                 vllm.wait()
-            router = Router(arguments.warmpath.resolve(), vllms, folder, logs)
+            router = Router(arguments.warmpath.resolve(), vllms, (arguments.venv / "tiny-model").resolve(), folder, logs)
             running.append(router)
             router.wait()
             client = check_openai(router.url)
             print(f"openai {client}: models, chat, completions, responses, streaming and not, errors: as ever", flush=True)
+            texts = run_texts(router, arguments.seed, arguments.requests // 5)
+            print(json.dumps(texts, indent=1, ensure_ascii=False), flush=True)
             figures = run_mix(arguments, vllms, router)
             print(json.dumps(figures, indent=1))
+            if texts["share"] < 0.99:
+                sys.exit(f"only {texts['share']:.2%} of the texts and chats were tokenized as vLLM does")
             if figures["share"] < 0.99:
                 sys.exit(f"only {figures['share']:.2%} of the predictions were equal to what vLLM reported")
         finally:

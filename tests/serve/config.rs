@@ -118,3 +118,12 @@ fn data_parallel_ranks_are_instances_of_their_own() {
     assert_eq!(Config::parse(&format!("{INSTANCE}data_parallel_ranks = 1\n")).unwrap().instances[0].name, "a");
     assert_eq!(problems(&format!("{INSTANCE}data_parallel_ranks = 0\n")).len(), 1);
 }
+
+#[test]
+fn a_tokenizer_belongs_to_a_model_that_is_served() {
+    let tokenizer = |model: &str| format!("{INSTANCE}[[tokenizers]]\nmodel = \"{model}\"\npath = \"/models/m\"\n");
+    let tokenizers = Config::parse(&tokenizer("m")).unwrap().tokenizers;
+    assert_eq!((tokenizers[0].model.as_str(), tokenizers[0].path.to_str()), ("m", Some("/models/m")));
+    let found = problems(&tokenizer("x"));
+    assert_eq!(found, ["tokenizers[0].model: no instance serves \"x\"; write an instance's model"]);
+}

@@ -11,4 +11,5 @@ mod mock;
 mod process;
 mod replay;
 mod support;
+mod tokenizer;
 mod zmtp;

@@ -126,7 +126,14 @@ pub fn config(instances: Vec<Instance>) -> Config {
     let server = Server { listen: any, http_listen: any, admin_listen: any };
     // Most tests have instances that nobody is behind; those about health say so.
     let health = Health { interval: None, ..Health::default() };
-    Config { server, http: Http::default(), health, routing: warmpath::routing::Config::default(), instances }
+    Config {
+        server,
+        http: Http::default(),
+        health,
+        routing: warmpath::routing::Config::default(),
+        instances,
+        tokenizers: Vec::new(),
+    }
 }
 
 /// A router that runs.

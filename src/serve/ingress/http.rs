@@ -4,9 +4,11 @@
 //! salt), and sent on as the very bytes that came. What is not understood here is forwarded all the same: the instance knows
 //! best what to answer. Paths that are not known pass through to an instance.
 //!
+//! A prompt that is a text is made tokens by the model's tokenizer, where one is configured.
+//!
 //! Absent on purpose: validation, rewriting, authentication, sticking to the instance that stored a response.
 
-mod api;
+pub(in crate::serve) mod api;
 mod error;
 mod models;
 pub(in crate::serve) mod view;
@@ -16,6 +18,7 @@ use crate::routing::{Decision, InstanceId, Prompt, Request, RouteError};
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::{Answer, ByLoad};
 use crate::serve::ticket::Ticket;
+use crate::serve::tokenizer::{Tokenizers, Untokenized};
 use crate::serve::upstream::{Forward, Place, Placed, Upstream};
 use api::Api;
 use axum::Router;
@@ -34,13 +37,19 @@ struct Server {
     core: Arc<Core>,
     upstream: Arc<Upstream>,
     models: Models,
+    tokenizers: Tokenizers,
     body_bytes_max: usize,
 }
 
 /// Every path and method, forwarded.
-pub(in crate::serve) fn routes(core: Arc<Core>, upstream: Arc<Upstream>, body_bytes_max: usize) -> Router {
+pub(in crate::serve) fn routes(
+    core: Arc<Core>,
+    upstream: Arc<Upstream>,
+    tokenizers: Tokenizers,
+    body_bytes_max: usize,
+) -> Router {
     let models = Models::new(Arc::clone(&core), Arc::clone(&upstream));
-    Router::new().fallback(serve).with_state(Arc::new(Server { core, upstream, models, body_bytes_max }))
+    Router::new().fallback(serve).with_state(Arc::new(Server { core, upstream, models, tokenizers, body_bytes_max }))
 }
 
 async fn serve(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
@@ -64,7 +73,18 @@ impl Server {
         }
         let body = self.read(&head.headers, body).await?;
         let view = if head.method == Method::POST { View::of(&body, api) } else { None };
-        let (place, by_load) = self.place(api, view.as_ref(), body.len());
+        let (mut place, mut by_load) = self.place(api, view.as_ref(), body.len());
+        let tokens;
+        if let (Some(ByLoad::Text), Some(model)) = (by_load, place.model) {
+            match self.tokenizers.tokens(model, api, &body).await {
+                Ok(some) if !some.is_empty() => {
+                    tokens = some;
+                    (place.prompt, by_load) = (Some(Prompt::Tokens(&tokens)), None);
+                }
+                Ok(_) | Err(Untokenized::Unsupported) => {}
+                Err(Untokenized::Late) => by_load = Some(ByLoad::Late),
+            }
+        }
         if let Some(reason) = by_load {
             self.core.metrics().by_load.of(reason).increment(1);
         }

@@ -128,8 +128,10 @@ label! {
 label! {
     /// Why a prompt could not be looked up in the index.
     ByLoad "reason" {
-        /// It is a text.
+        /// It is a text, and there is no tokenizer for it.
         Text = "text",
+        /// It is a text, and was not tokenized in time.
+        Late = "late",
         /// It is several prompts.
         Batch = "batch",
         /// It holds more than tokens, or is cut by the engine.

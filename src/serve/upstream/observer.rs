@@ -31,7 +31,9 @@ impl Observer {
         // Only what the tail could complete is looked at twice; the chunk itself is not copied.
         let mut seam = std::mem::take(&mut self.tail);
         seam.extend_from_slice(&chunk[..chunk.len().min(TAIL)]);
-        self.look(&seam, kept);
+        if kept > 0 {
+            self.look(&seam, kept);
+        }
         self.look(chunk, 0);
         self.tail = match chunk.len() {
             long if long >= TAIL => chunk[long - TAIL..].to_vec(),

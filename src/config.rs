@@ -15,16 +15,24 @@ pub use problem::{Invalid, Problem};
 use crate::routing;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything that `warmpath serve` needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where to listen.
     pub server: Server,
+    /// How requests are forwarded.
+    pub http: Http,
+    /// When an instance counts as down.
+    pub health: Health,
     /// How to decide.
     pub routing: routing::Config,
     /// The fleet. An instance's position is its [`InstanceId`](routing::InstanceId).
     pub instances: Vec<Instance>,
+    /// How texts become tokens, by model.
+    pub tokenizers: Vec<Tokenizer>,
 }
 
 /// Where to listen. Port 0 takes a free one.
@@ -32,8 +40,49 @@ pub struct Config {
 pub struct Server {
     /// The gRPC service.
     pub listen: SocketAddr,
+    /// The OpenAI API: requests that are forwarded to instances.
+    pub http_listen: SocketAddr,
     /// Metrics, probes and inspection, over HTTP.
     pub admin_listen: SocketAddr,
+}
+
+/// How requests are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The longest request body that is taken.
+    pub body_bytes_max: usize,
+    /// How often one request may be sent again, to another instance each time.
+    pub retries_max: u32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { body_bytes_max: 64 << 20, retries_max: 2 }
+    }
+}
+
+/// When an instance counts as down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Time between two checks of an instance; without it none is made, and what failed is tried again after ten seconds.
+    pub interval: Option<Duration>,
+    /// So many failures in a row, of checks or of requests, take an instance out.
+    pub failures_max: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { interval: Some(Duration::from_secs(2)), failures_max: 3 }
+    }
+}
+
+/// A model's tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokenizer {
+    /// The model; unique.
+    pub model: String,
+    /// A folder with `tokenizer.json` and, for chats, a chat template.
+    pub path: PathBuf,
 }
 
 /// One vLLM instance.
@@ -41,8 +90,10 @@ pub struct Server {
 pub struct Instance {
     /// What it is called in answers, logs and metrics; unique.
     pub name: String,
-    /// Its base URL, `http://host:port`; unique.
+    /// Its base URL, `http://host:port`; unique but for the data-parallel ranks behind one.
     pub url: String,
+    /// Which of the ranks behind its URL it is; requests are pinned to it by the header `X-data-parallel-rank`.
+    pub data_parallel_rank: Option<u32>,
     /// The model that it serves.
     pub model: String,
     /// Where it publishes what it caches; without it the router is blind to its cache.
@@ -54,6 +105,8 @@ pub struct Instance {
 pub struct KvEvents {
     /// Where to connect.
     pub endpoint: Endpoint,
+    /// Where what was published before can be asked for; without it what was missed is lost.
+    pub replay: Option<Endpoint>,
     /// The ZeroMQ topic prefix to subscribe to; the empty one takes every topic.
     pub topic: String,
 }

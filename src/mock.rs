@@ -4,7 +4,7 @@
 //! rules, and publishes what it caches over ZeroMQ in vLLM's wire format. What it generates is a function of the prompt.
 //! Its block hashes are its own, as a real engine's are: nobody may rely on their being the router's.
 //!
-//! Absent on purpose: tokenizers and chat templates (a text prompt is its bytes), adapters, the events' replay socket.
+//! Absent on purpose: tokenizers and chat templates (a text prompt is its bytes), adapters.
 
 mod engine;
 mod http;
@@ -35,6 +35,8 @@ pub struct MockConfig {
     pub port: u16,
     /// KV cache events; 0 takes a free port.
     pub kv_events_port: u16,
+    /// Replay of the events that were published before; 0 takes a free port. No replay when not given.
+    pub kv_replay_port: Option<u16>,
     /// The events' topic.
     pub topic: String,
     /// The served model's name.
@@ -58,6 +60,7 @@ impl Default for MockConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8000,
             kv_events_port: 5557,
+            kv_replay_port: None,
             topic: String::new(),
             model: "mock".to_owned(),
             preset: Preset::default(),
@@ -117,6 +120,7 @@ struct Settings {
     blocks: u32,
     max_model_len: u32,
     kv_events: SocketAddr,
+    kv_replay: Option<SocketAddr>,
     topic: String,
 }
 
@@ -142,7 +146,7 @@ impl Mock {
             io::Result::Ok((listener, bound))
         };
         let (listener, http) = bound.await.map_err(|reason| MockError::Http { address, reason })?;
-        let (publisher, batches) = Publisher::bind(SocketAddr::new(config.host, config.kv_events_port)).await?;
+        let (publisher, batches) = Publisher::bind(config.host, config.kv_events_port, config.kv_replay_port).await?;
         let instance = InstanceConfig {
             block_size: config.block_size,
             blocks,
@@ -157,6 +161,7 @@ impl Mock {
             blocks,
             max_model_len,
             kv_events: publisher.address(),
+            kv_replay: publisher.replay_address(),
             topic: config.topic,
         };
         Ok(Mock { settings, listener, http, engine, publisher, commands })
@@ -170,6 +175,11 @@ impl Mock {
     /// Where cache events are published.
     pub fn kv_events_address(&self) -> SocketAddr {
         self.settings.kv_events
+    }
+
+    /// Where they are replayed, if they are.
+    pub fn kv_replay_address(&self) -> Option<SocketAddr> {
+        self.settings.kv_replay
     }
 
     /// How many subscriptions to the cache events have come so far: whoever waits for it to grow misses no event after.

@@ -4,21 +4,25 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: proxying (callers send their prompts to the instance themselves), health checks of instances, and
-//! discovery other than the configured list.
+//! Absent on purpose: discovery other than the configured list.
 
 mod app;
 mod clock;
 mod core;
+mod health;
 mod ingress;
 mod tasks;
 mod telemetry;
+mod ticket;
+mod tokenizer;
+mod upstream;
 mod watch;
 
 pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, Member};
 pub use telemetry::logs;
+pub use tokenizer::TokenizerError;
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

@@ -33,6 +33,9 @@ pub(super) struct MockVllm {
     /// The port to publish cache events on; 0 takes a free one and logs it.
     #[arg(long, default_value_t = 5557)]
     kv_events_port: u16,
+    /// The port to replay cache events on; 0 takes a free one. No replay when not given.
+    #[arg(long)]
+    kv_replay_port: Option<u16>,
     /// The events' ZeroMQ topic.
     #[arg(long, default_value = "")]
     topic: String,
@@ -63,6 +66,7 @@ impl MockVllm {
             host: self.host,
             port: self.port,
             kv_events_port: self.kv_events_port,
+            kv_replay_port: self.kv_replay_port,
             topic: self.topic,
             model: self.model,
             preset: self.preset,

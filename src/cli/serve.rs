@@ -5,10 +5,12 @@ use crate::serve::{App, logs};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
-/// Serve routing decisions over gRPC.
+/// Forward requests to a fleet, and serve routing decisions over gRPC.
 ///
-/// Clients call warmpath.v1.Router: Route names the instance for a prompt and
-/// books its load, FirstToken and Complete report how the request went.
+/// Clients of the OpenAI API talk to the HTTP address; each request goes, byte
+/// for byte, to the instance that is chosen for it. Others call
+/// warmpath.v1.Router and send their prompts themselves: Route names the instance
+/// for a prompt and books its load, FirstToken and Complete report how it went.
 /// Reflection and grpc.health.v1 are there too. Operators find /metrics,
 /// /healthz, /readyz and /instances on the admin address. SIGTERM or Ctrl-C lets
 /// calls under way end, then stops.

@@ -2,7 +2,7 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Instance, KvEvents, Server};
+use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Tokenizer};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
@@ -11,15 +11,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
+const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config, Invalid> {
     let mut check = Check { problems };
     let server = check.server(raw.server);
+    let http = check.http(raw.http);
+    let health = check.health(raw.health);
     let routing = check.routing(raw.routing);
     let instances = check.instances(raw.instances);
+    let tokenizers = check.tokenizers(raw.tokenizers, &instances);
     if check.problems.is_empty() {
-        Ok(Config { server, routing, instances })
+        Ok(Config { server, http, health, routing, instances, tokenizers })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -34,11 +38,36 @@ impl Check {
     fn server(&mut self, raw: raw::Server) -> Server {
         let listen = self.address("server.listen", raw.listen, LISTEN);
         let admin_listen = self.address("server.admin_listen", raw.admin_listen, ADMIN_LISTEN);
-        if listen == admin_listen && listen.port() != 0 {
-            let what = format!("{listen} is also server.listen");
-            self.problem("server.admin_listen", what, "give each its own port");
+        let http_listen = self.address("server.http_listen", raw.http_listen, HTTP_LISTEN);
+        let listeners =
+            [("server.listen", listen), ("server.http_listen", http_listen), ("server.admin_listen", admin_listen)];
+        for (at, (path, address)) in listeners.iter().enumerate() {
+            if let Some((first, _)) = listeners[..at].iter().find(|(_, other)| other == address && address.port() != 0)
+            {
+                self.problem(path, format!("{address} is also {first}"), "give each its own port");
+            }
         }
-        Server { listen, admin_listen }
+        Server { listen, http_listen, admin_listen }
+    }
+
+    fn http(&mut self, raw: raw::Http) -> Http {
+        let default = Http::default();
+        let retries_max = self.leaf("http.retries_max", raw.retries_max, "write a whole number; 0 is never");
+        Http {
+            body_bytes_max: self
+                .at_least_one("http.body_bytes_max", raw.body_bytes_max)
+                .unwrap_or(default.body_bytes_max),
+            retries_max: retries_max.unwrap_or(default.retries_max),
+        }
+    }
+
+    fn health(&mut self, raw: raw::Health) -> Health {
+        let default = Health::default();
+        let seconds = self.leaf("health.interval_seconds", raw.interval_seconds, "write whole seconds; 0 is never");
+        Health {
+            interval: seconds.map_or(default.interval, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds))),
+            failures_max: self.at_least_one("health.failures_max", raw.failures_max).unwrap_or(default.failures_max),
+        }
     }
 
     fn routing(&mut self, raw: raw::Routing) -> routing::Config {
@@ -76,10 +105,22 @@ impl Check {
         let mut checked = Vec::with_capacity(raw.len());
         for (at, instance) in raw.into_iter().enumerate() {
             let path = format!("instances[{at}]");
+            let ranks_path = format!("{path}.data_parallel_ranks");
+            let ranks = self.at_least_one(&ranks_path, instance.data_parallel_ranks.as_ref().map(Leaf::of));
             let instance = self.instance(&path, instance);
             self.unique(&format!("{path}.name"), &instance.name, &mut names);
             self.unique(&format!("{path}.url"), &instance.url, &mut urls);
-            checked.push(instance);
+            match ranks {
+                Some(ranks @ 2..) => match expand(&instance, ranks) {
+                    Some(expanded) => checked.extend(expanded),
+                    None => self.problem(&ranks_path, format!("there are no {ranks} ports for events"), RANKS),
+                },
+                Some(_) | None => checked.push(instance),
+            }
+        }
+        if checked.len() > InstanceId::LIMIT {
+            let what = format!("there are {} with their ranks, and {} at most", checked.len(), InstanceId::LIMIT);
+            self.problem("instances", what, "split the fleet between several routers");
         }
         checked
     }
@@ -93,20 +134,45 @@ impl Check {
             self.problem(&url_path, format!("{url:?} is not a base URL"), URL);
         }
         let kv_events = raw.kv_events.and_then(|raw| self.kv_events(&format!("{path}.kv_events"), raw));
-        Instance { name, url, model, kv_events }
+        Instance { name, url, data_parallel_rank: None, model, kv_events }
+    }
+
+    fn tokenizers(&mut self, raw: Vec<raw::Tokenizer>, instances: &[Instance]) -> Vec<Tokenizer> {
+        let (mut models, mut checked) = (HashMap::new(), Vec::with_capacity(raw.len()));
+        for (at, tokenizer) in raw.into_iter().enumerate() {
+            let model_path = format!("tokenizers[{at}].model");
+            let model = self.text(&model_path, tokenizer.model, "write the model that it belongs to");
+            self.unique(&model_path, &model, &mut models);
+            if !model.is_empty() && instances.iter().all(|instance| instance.model != model) {
+                self.problem(&model_path, format!("no instance serves {model:?}"), "write an instance's model");
+            }
+            let advice = "write a folder with tokenizer.json and the chat template in it";
+            let path = self.text(&format!("tokenizers[{at}].path"), tokenizer.path, advice).into();
+            checked.push(Tokenizer { model, path });
+        }
+        checked
     }
 
     fn kv_events(&mut self, path: &str, raw: raw::KvEvents) -> Option<KvEvents> {
         let topic = self.leaf(&format!("{path}.topic"), raw.topic, "write a string").unwrap_or_default();
+        let replay_path = format!("{path}.replay_endpoint");
+        let replay = self
+            .leaf(&replay_path, raw.replay_endpoint, ENDPOINT)
+            .and_then(|endpoint| self.endpoint(&replay_path, &endpoint));
         let path = format!("{path}.endpoint");
         let endpoint = self.text(&path, raw.endpoint, ENDPOINT);
         if endpoint.is_empty() {
             return None;
         }
-        match host_and_port(&endpoint, "tcp://") {
-            Some((host, port)) if host != "*" => Some(KvEvents { endpoint: Endpoint { host, port }, topic }),
+        let endpoint = self.endpoint(&path, &endpoint)?;
+        Some(KvEvents { endpoint, replay, topic })
+    }
+
+    fn endpoint(&mut self, path: &str, endpoint: &str) -> Option<Endpoint> {
+        match host_and_port(endpoint, "tcp://") {
+            Some((host, port)) if host != "*" => Some(Endpoint { host, port }),
             Some(_) | None => {
-                self.problem(&path, format!("{endpoint:?} is not an endpoint to connect to"), ENDPOINT);
+                self.problem(path, format!("{endpoint:?} is not an endpoint to connect to"), ENDPOINT);
                 None
             }
         }
@@ -192,6 +258,33 @@ impl Check {
 const URL: &str = "write http://host:port, without a path";
 const ENDPOINT: &str = "write tcp://host:port as seen from here, where vLLM was told tcp://*:port";
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
+
+const RANKS: &str = "write how many ranks the instance has; rank r publishes on its events' port + r";
+
+/// One instance for each data-parallel rank behind a URL; vLLM publishes rank r's events on the port + r. `None` when there
+/// are not so many ports.
+fn expand(instance: &Instance, ranks: u32) -> Option<Vec<Instance>> {
+    let after = |endpoint: &Endpoint, rank: u16| {
+        Some(Endpoint { host: endpoint.host.clone(), port: endpoint.port.checked_add(rank)? })
+    };
+    (0..u16::try_from(ranks).ok()?)
+        .map(|rank| {
+            let kv_events = match &instance.kv_events {
+                Some(events) => Some(KvEvents {
+                    endpoint: after(&events.endpoint, rank)?,
+                    replay: match &events.replay {
+                        Some(replay) => Some(after(replay, rank)?),
+                        None => None,
+                    },
+                    topic: events.topic.clone(),
+                }),
+                None => None,
+            };
+            let name = format!("{}.dp{rank}", instance.name);
+            Some(Instance { name, data_parallel_rank: Some(u32::from(rank)), kv_events, ..instance.clone() })
+        })
+        .collect()
+}
 
 /// The host, without brackets, and the port of `{scheme}host:port`; `None` for anything else.
 fn host_and_port(text: &str, scheme: &str) -> Option<(String, u16)> {

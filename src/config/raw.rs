@@ -8,15 +8,40 @@ use serde::{Deserialize, Deserializer};
 #[serde(default)]
 pub(super) struct Config {
     pub server: Server,
+    pub http: Http,
+    pub health: Health,
     pub routing: Routing,
     pub instances: Vec<Instance>,
+    pub tokenizers: Vec<Tokenizer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tokenizer {
+    pub model: Option<Leaf<String>>,
+    pub path: Option<Leaf<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Server {
     pub listen: Option<Leaf<String>>,
+    pub http_listen: Option<Leaf<String>>,
     pub admin_listen: Option<Leaf<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Http {
+    pub body_bytes_max: Option<Leaf<usize>>,
+    pub retries_max: Option<Leaf<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Health {
+    pub interval_seconds: Option<Leaf<u64>>,
+    pub failures_max: Option<Leaf<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -36,6 +61,7 @@ pub(super) struct Instance {
     pub name: Option<Leaf<String>>,
     pub url: Option<Leaf<String>>,
     pub model: Option<Leaf<String>>,
+    pub data_parallel_ranks: Option<Leaf<u32>>,
     pub kv_events: Option<KvEvents>,
 }
 
@@ -43,6 +69,7 @@ pub(super) struct Instance {
 #[serde(default)]
 pub(super) struct KvEvents {
     pub endpoint: Option<Leaf<String>>,
+    pub replay_endpoint: Option<Leaf<String>>,
     pub topic: Option<Leaf<String>>,
 }
 
@@ -51,6 +78,16 @@ pub(super) struct KvEvents {
 pub(super) enum Leaf<T> {
     Value(T),
     Wrong(String),
+}
+
+impl<T: Clone> Leaf<T> {
+    /// A copy.
+    pub fn of(&self) -> Self {
+        match self {
+            Leaf::Value(value) => Leaf::Value(value.clone()),
+            Leaf::Wrong(what) => Leaf::Wrong(what.clone()),
+        }
+    }
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Leaf<T> {

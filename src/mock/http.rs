@@ -72,13 +72,13 @@ async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
 }
 
 async fn kv_event_sources(State(server): State<Arc<Server>>) -> Json<Value> {
-    let Settings { kv_events, topic, .. } = &server.settings;
+    let Settings { kv_events, kv_replay, topic, .. } = &server.settings;
     Json(json!({
         "0": {
             "enable_kv_cache_events": true,
             "publisher": "zmq",
             "endpoint": format!("tcp://*:{}", kv_events.port()),
-            "replay_endpoint": null,
+            "replay_endpoint": kv_replay.map(|replay| format!("tcp://*:{}", replay.port())),
             "buffer_steps": 10000,
             "hwm": 100000,
             "max_queue_size": 100000,

@@ -1,16 +1,24 @@
-//! The ZeroMQ socket that cache events leave by.
+//! The ZeroMQ sockets that cache events leave by: as they happen, and once more for whoever asks.
 
 use super::MockError;
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use zeromq::{Endpoint, Socket, SocketEvent, SocketRecv, SocketSend, XPubSocket, ZmqError, ZmqMessage};
+use zeromq::{
+    Endpoint, RouterSocket, Socket, SocketEvent, SocketRecv, SocketSend, XPubSocket, ZmqError, ZmqMessage, ZmqResult,
+};
 
 /// Batches that wait for a slow subscriber, at most; further ones are dropped, as vLLM's high-water mark does.
 const BATCHES_MAX: usize = 100_000;
 
+/// Batches kept for replay: vLLM's `buffer_steps`.
+const KEPT_MAX: usize = 10_000;
+
 /// A batch as it goes out: topic, sequence number, payload.
+#[derive(Clone)]
 pub(super) struct Batch {
     pub topic: Bytes,
     pub sequence: u64,
@@ -21,23 +29,37 @@ pub(super) struct Batch {
 pub(super) struct Publisher {
     socket: XPubSocket,
     address: SocketAddr,
+    replay: Option<(RouterSocket, SocketAddr)>,
+    kept: VecDeque<Batch>,
     hang_up: Box<dyn FnOnce() + Send>,
     batches: mpsc::Receiver<Batch>,
     subscriptions: watch::Sender<u64>,
 }
 
 impl Publisher {
-    pub async fn bind(address: SocketAddr) -> Result<(Self, mpsc::Sender<Batch>), MockError> {
-        let failed = |reason| MockError::KvEvents { address, reason };
+    pub async fn bind(
+        host: IpAddr,
+        port: u16,
+        replay_port: Option<u16>,
+    ) -> Result<(Self, mpsc::Sender<Batch>), MockError> {
         let mut socket = XPubSocket::new();
         let hang_up = hang_up(&mut socket);
-        let Endpoint::Tcp(_, port) = socket.bind(&format!("tcp://{address}")).await.map_err(failed)? else {
-            return Err(failed(ZmqError::Other("not a TCP endpoint")));
+        let address = listen(&mut socket, SocketAddr::new(host, port)).await?;
+        let replay = match replay_port {
+            Some(port) => {
+                let mut router = RouterSocket::new();
+                let address = listen(&mut router, SocketAddr::new(host, port)).await?;
+                Some((router, address))
+            }
+            None => None,
         };
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let address = SocketAddr::new(address.ip(), port);
-        let publisher = Publisher { socket, address, hang_up, batches, subscriptions: watch::Sender::new(0) };
-        Ok((publisher, sender))
+        let (subscriptions, kept) = (watch::Sender::new(0), VecDeque::new());
+        Ok((Publisher { socket, address, replay, kept, hang_up, batches, subscriptions }, sender))
+    }
+
+    pub fn replay_address(&self) -> Option<SocketAddr> {
+        self.replay.as_ref().map(|(_, address)| *address)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -73,17 +95,65 @@ impl Publisher {
                     Some(batch) => self.send(batch).await,
                     None => return,
                 },
+                asked = ask(&mut self.replay) => self.answer(asked).await,
+            }
+        }
+    }
+
+    /// Every batch from the one that is asked for, then the end marker; anything but `[identity, "", number]` is ignored.
+    async fn answer(&mut self, asked: ZmqResult<ZmqMessage>) {
+        let (Ok(asked), Some((router, _))) = (asked, &mut self.replay) else {
+            return;
+        };
+        let frames = asked.into_vec();
+        let [identity, _, from] = frames.as_slice() else {
+            return;
+        };
+        let Ok(from) = <[u8; 8]>::try_from(from.as_ref()).map(u64::from_be_bytes) else {
+            return;
+        };
+        let end = Batch { topic: Bytes::new(), sequence: u64::MAX, payload: Bytes::new() };
+        for batch in self.kept.iter().filter(|batch| batch.sequence >= from).chain([&end]) {
+            let mut message = ZmqMessage::from(identity.clone());
+            message.push_back(Bytes::new());
+            message.push_back(batch.topic.clone());
+            message.push_back(Bytes::copy_from_slice(&batch.sequence.to_be_bytes()));
+            message.push_back(batch.payload.clone());
+            if let Err(error) = router.send(message).await {
+                return tracing::debug!(%error, "who asked for a replay went away");
             }
         }
     }
 
     async fn send(&mut self, batch: Batch) {
+        if self.replay.is_some() {
+            if self.kept.len() == KEPT_MAX {
+                self.kept.pop_front();
+            }
+            self.kept.push_back(batch.clone());
+        }
         let mut message = ZmqMessage::from(batch.topic);
         message.push_back(Bytes::copy_from_slice(&batch.sequence.to_be_bytes()));
         message.push_back(batch.payload);
         if let Err(error) = self.socket.send(message).await {
             tracing::warn!(%error, "a batch of cache events was not sent");
         }
+    }
+}
+
+async fn listen(socket: &mut impl Socket, address: SocketAddr) -> Result<SocketAddr, MockError> {
+    let failed = |reason| MockError::KvEvents { address, reason };
+    match socket.bind(&format!("tcp://{address}")).await.map_err(failed)? {
+        Endpoint::Tcp(_, port) => Ok(SocketAddr::new(address.ip(), port)),
+        _ => Err(failed(ZmqError::Other("not a TCP endpoint"))),
+    }
+}
+
+/// Never, where nothing is replayed.
+async fn ask(replay: &mut Option<(RouterSocket, SocketAddr)>) -> ZmqResult<ZmqMessage> {
+    match replay {
+        Some((router, _)) => router.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -98,7 +98,17 @@ impl Router {
 
     /// Places a request: chooses an instance and books the load there, in one step.
     pub fn route(&self, request: &Request<'_>, now: Time) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, now, scratch))
+        self.route_except(request, &[], now)
+    }
+
+    /// As [`route`](Self::route), but to none of `except`: those that failed this very request already.
+    pub fn route_except(
+        &self,
+        request: &Request<'_>,
+        except: &[InstanceId],
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, except, now, scratch))
     }
 
     /// Takes in a fact. An error says what did not fit; the rest of the router goes on as before.
@@ -168,7 +178,13 @@ impl Router {
         self.index.blocks_of(instance)
     }
 
-    fn route_with(&self, request: &Request<'_>, now: Time, scratch: &mut Scratch) -> Result<Decision, RouteError> {
+    fn route_with(
+        &self,
+        request: &Request<'_>,
+        except: &[InstanceId],
+        now: Time,
+        scratch: &mut Scratch,
+    ) -> Result<Decision, RouteError> {
         let prompt_tokens = match request.prompt.tokens() {
             Some(0) => return Err(RouteError::EmptyPrompt),
             Some(tokens) => tokens,
@@ -194,6 +210,10 @@ impl Router {
             prefill: &self.config.prefill,
         };
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
+        candidates.retain(|candidate| !except.contains(&candidate.instance));
+        if candidates.is_empty() {
+            return Err(no_candidate(NoCandidate::NoneReady { instances: except.len() }, model));
+        }
         let view = View {
             now,
             candidates,

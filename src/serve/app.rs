@@ -1,13 +1,16 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::Core;
-use super::ingress::{admin, grpc};
+use super::ingress::{admin, grpc, http};
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::tasks::{TaskError, Tasks};
-use super::watch::kv_events;
+use super::tokenizer::{TokenizerError, Tokenizers};
+use super::upstream::Upstream;
+use super::watch::{health, kv_events};
 use crate::config::Config;
-use crate::routing::{Fact, InstanceId, LearnError};
+use crate::routing::{InstanceId, LearnError};
+use axum::serve::ListenerExt;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -28,7 +31,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct App {
     config: Config,
     core: Arc<Core>,
+    tokenizers: Tokenizers,
     grpc: Bound,
+    http: Bound,
     admin: Bound,
 }
 
@@ -53,6 +58,9 @@ pub enum AppError {
     /// The configured fleet does not fit.
     #[error("the configured instances do not fit")]
     Fleet(#[from] LearnError),
+    /// A configured tokenizer cannot be loaded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -65,14 +73,21 @@ impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let core = Arc::new(Core::new(&config)?);
+        let tokenizers = Tokenizers::load(&config.tokenizers)?;
         let grpc = bind("server.listen", config.server.listen).await?;
+        let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
-        Ok(App { config, core, grpc, admin })
+        Ok(App { config, core, tokenizers, grpc, http, admin })
     }
 
     /// Where the gRPC service listens.
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc.address
+    }
+
+    /// Where the OpenAI API listens.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address
     }
 
     /// Where metrics, probes and inspection listen.
@@ -87,9 +102,10 @@ impl App {
 
     /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App { config, core, grpc, admin } = self;
+        let App { config, core, tokenizers, grpc, http, admin } = self;
         tracing::info!(
             grpc = %grpc.address,
+            http = %http.address,
             admin = %admin.address,
             instances = core.members().len(),
             policy = %config.routing.policy,
@@ -114,11 +130,19 @@ impl App {
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
+        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
+        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
+        let listener = http.listener.tap_io(|stream| {
+            // A stream that is gone already fails soon enough by itself.
+            let _ = stream.set_nodelay(true);
+        });
+        let http = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+        tasks.spawn("http", async move { http.await });
         let admin = axum::serve(admin.listener, admin::routes(Arc::clone(&core)))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("admin", async move { admin.await });
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
-        watch(&config, &core, &mut tasks, &stop);
+        watch(&config, &core, &upstream, &mut tasks, &stop);
 
         let failed = tokio::select! {
             () = shutdown => None,
@@ -156,11 +180,15 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// One subscriber for each instance that publishes cache events.
-fn watch(config: &Config, core: &Arc<Core>, tasks: &mut Tasks, stop: &CancellationToken) {
+/// One subscriber for each instance that publishes cache events, and one who looks whether it is there.
+fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mut Tasks, stop: &CancellationToken) {
     for (position, instance) in config.instances.iter().enumerate() {
+        let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
+        if let Some(interval) = config.health.interval {
+            let task = health::watch(Arc::clone(core), Arc::clone(upstream), id, interval, stop.clone());
+            tasks.spawn(format!("health {}", instance.name), task);
+        }
         if let Some(source) = &instance.kv_events {
-            let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
             let feed = kv_events::Feed::new(Arc::clone(core), id);
             let task = kv_events::subscribe(feed, source.clone(), kv_events::Limits::default(), stop.clone());
             tasks.spawn(format!("kv_events {}", instance.name), task);
@@ -175,7 +203,7 @@ async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infal
     let mut ticks = tokio::time::interval((lease / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
-        core.learn(Fact::TimePassed).expect("time can always pass");
+        core.time_passed();
         core.metrics().upkeep();
     }
     Ok(())

@@ -1,10 +1,14 @@
 //! The router with what serving adds to it: a clock, names, metrics.
 
 use super::clock::Clock;
+use super::health::{Check, Health};
 use super::telemetry::labels::{LearnProblem, Outcome};
 use super::telemetry::metrics::{Metrics, Routed};
 use crate::config::Config;
-use crate::routing::{Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router};
+use crate::routing::{
+    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router, Time,
+};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One router, shared by everything that serves it.
@@ -14,6 +18,7 @@ pub struct Core {
     members: Vec<Member>,
     metrics: Metrics,
     draining: AtomicBool,
+    only_model: Option<String>,
 }
 
 /// A configured instance.
@@ -23,7 +28,10 @@ pub struct Member {
     pub name: String,
     /// Its base URL.
     pub url: String,
+    /// Which of the data-parallel ranks behind that URL it is, where there are several.
+    pub data_parallel_rank: Option<u32>,
     connected: AtomicBool,
+    health: Mutex<Health>,
 }
 
 impl Member {
@@ -39,13 +47,13 @@ impl Core {
         let core = Core {
             router: Router::new(config.routing),
             clock: Clock::start(),
-            members: config.instances.iter().map(member).collect(),
+            members: config.instances.iter().map(|instance| member(instance, &config.health)).collect(),
             metrics: Metrics::new(config.instances.iter().map(|instance| instance.name.as_str())),
             draining: AtomicBool::new(false),
+            only_model: only_model(&config.instances),
         };
         for (position, instance) in config.instances.iter().enumerate() {
-            // Beyond u16 the saturated id is out of the router's range, and is refused as such.
-            let id = InstanceId(u16::try_from(position).unwrap_or(u16::MAX));
+            let id = id(position);
             let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate };
             core.learn(Fact::Joined { instance: id, model: &instance.model, knowledge })?;
         }
@@ -54,8 +62,13 @@ impl Core {
 
     /// Places a request now, and counts it.
     pub fn route(&self, request: &Request<'_>) -> Result<Decision, RouteError> {
+        self.route_except(request, &[])
+    }
+
+    /// Places a request now, at none of `except`, and counts it.
+    pub fn route_except(&self, request: &Request<'_>, except: &[InstanceId]) -> Result<Decision, RouteError> {
         let began = self.clock.now();
-        let decided = self.router.route(request, began);
+        let decided = self.router.route_except(request, except, began);
         let seconds = self.clock.now().since(began).as_secs_f64();
         match &decided {
             Ok(decision) => {
@@ -78,6 +91,68 @@ impl Core {
             self.metrics.learn_error(LearnProblem::from(error));
         }
         learned
+    }
+
+    /// The ready instance with least to do, of those that serve `model` where one is given; nothing is booked there.
+    pub(super) fn least_loaded(&self, model: Option<&str>, except: &[InstanceId]) -> Result<InstanceId, RouteError> {
+        let mut states = self.instances();
+        states.retain(|state| model.is_none_or(|model| *state.model == *model));
+        let instances = states.len();
+        let unnamed = || model.unwrap_or_default().to_owned();
+        if instances == 0 {
+            return Err(RouteError::UnknownModel { model: unnamed() });
+        }
+        let free = states
+            .iter()
+            .filter(|state| state.availability == Availability::Ready && !except.contains(&state.instance));
+        let least = free.min_by_key(|state| (state.load.order(), state.instance));
+        least.map(|state| state.instance).ok_or_else(|| RouteError::NoneReady { model: unnamed(), instances })
+    }
+
+    /// The model of the fleet, where every instance serves the same one.
+    pub(super) fn only_model(&self) -> Option<&str> {
+        self.only_model.as_deref()
+    }
+
+    /// A check of an instance was made.
+    pub(super) fn checked(&self, instance: InstanceId, check: Check) {
+        self.change_health(instance, |health, now| health.checked(now, check));
+    }
+
+    /// A request failed at an instance in a way that is the instance's fault.
+    pub(super) fn failed_at(&self, instance: InstanceId) {
+        self.change_health(instance, Health::failed);
+    }
+
+    /// A request was answered by an instance.
+    pub(super) fn succeeded_at(&self, instance: InstanceId) {
+        self.change_health(instance, |health, _| health.succeeded());
+    }
+
+    /// Time went by, for every instance's health and every lease.
+    pub(super) fn time_passed(&self) {
+        for position in 0..self.members.len() {
+            self.change_health(id(position), Health::passed);
+        }
+        self.learn(Fact::TimePassed).expect("time can always pass");
+    }
+
+    fn change_health(&self, instance: InstanceId, change: impl FnOnce(&mut Health, Time)) {
+        let member = self.member(instance);
+        // Told under the lock, so that what is told last is what is so.
+        let mut health = member.health.lock();
+        let before = health.availability();
+        change(&mut health, self.clock.now());
+        let availability = health.availability();
+        if availability == before {
+            return;
+        }
+        if availability == Availability::Down {
+            tracing::warn!(instance = member.name, "it does not answer as it should: no requests go there");
+        } else {
+            tracing::info!(instance = member.name, ?availability, "its availability changed");
+        }
+        self.learn(Fact::Changed { instance, availability }).expect("configured instances never leave");
     }
 
     /// The router itself, to look at.
@@ -107,6 +182,7 @@ impl Core {
         for state in self.instances() {
             let metrics = self.metrics.instance(state.instance.index());
             metrics.knowledge.only(state.knowledge.into());
+            metrics.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
             metrics.cached_blocks.set(self.router.cached_blocks(state.instance) as f64);
         }
         self.metrics.render()
@@ -131,6 +207,22 @@ impl Core {
     }
 }
 
-fn member(instance: &crate::config::Instance) -> Member {
-    Member { name: instance.name.clone(), url: instance.url.clone(), connected: AtomicBool::new(false) }
+fn only_model(instances: &[crate::config::Instance]) -> Option<String> {
+    let (first, others) = instances.split_first()?;
+    others.iter().all(|other| other.model == first.model).then(|| first.model.clone())
+}
+
+/// Beyond u16 the saturated id is out of the router's range, and is refused as such.
+fn id(position: usize) -> InstanceId {
+    InstanceId(u16::try_from(position).unwrap_or(u16::MAX))
+}
+
+fn member(instance: &crate::config::Instance, health: &crate::config::Health) -> Member {
+    Member {
+        name: instance.name.clone(),
+        url: instance.url.clone(),
+        data_parallel_rank: instance.data_parallel_rank,
+        connected: AtomicBool::new(false),
+        health: Mutex::new(Health::new(health.failures_max, health.interval.is_some())),
+    }
 }

@@ -2,4 +2,5 @@
 
 pub(super) mod admin;
 pub(super) mod grpc;
+pub(super) mod http;
 mod status;

@@ -1,3 +1,4 @@
 //! What the router hears from the instances.
 
+pub(super) mod health;
 pub mod kv_events;

@@ -17,7 +17,7 @@ async fn metrics_probes_and_instances_are_there() {
     for line in [
         "warmpath_requests_in_flight 1",
         "warmpath_prompt_tokens_total 40",
-        "warmpath_instance_knowledge{instance=\"a\",state=\"blind\"} 1",
+        "warmpath_instance_knowledge{instance=\"a\",state=\"approximate\"} 1",
         "warmpath_kv_events_connected{instance=\"a\"} 0",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is missing from\n{metrics}");
@@ -26,7 +26,7 @@ async fn metrics_probes_and_instances_are_there() {
     let instances: Value = serde_json::from_str(&instances).unwrap();
     assert_eq!(status, 200);
     let one = &instances[0];
-    assert_eq!((one["name"].as_str(), one["knowledge"].as_str()), (Some("a"), Some("blind")));
+    assert_eq!((one["name"].as_str(), one["knowledge"].as_str()), (Some("a"), Some("approximate")));
     assert_eq!((one["prefill_requests"].as_u64(), one["prefill_tokens"].as_u64()), (Some(1), Some(40)));
     app.running.stop().await;
 }

@@ -19,6 +19,7 @@ fn the_example_is_valid_and_states_the_defaults() {
     let example = Config::parse(Config::EXAMPLE).unwrap();
     let bare = Config::parse(INSTANCE).unwrap();
     assert_eq!(example.server, bare.server);
+    assert_eq!((example.http, example.health), (bare.http, bare.health));
     assert_eq!(example.routing, bare.routing);
     assert_eq!(example.routing, routing::Config::default());
     assert_eq!(example.instances.len(), 2);
@@ -27,17 +28,23 @@ fn the_example_is_valid_and_states_the_defaults() {
 
 #[test]
 fn every_setting_is_read() {
-    let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\n[routing]\npolicy = \"random\"\n\
+    let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\nhttp_listen = \"[::1]:3\"\n\
+                [http]\nbody_bytes_max = 10\nretries_max = 0\n[health]\ninterval_seconds = 0\nfailures_max = 9\n[routing]\npolicy = \"random\"\n\
                 block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_bytes_max = 11\n\
                 [[instances]]\nname = \"a\"\nurl = \"http://[::1]:8000\"\nmodel = \"m\"\n\
-                kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\" }\n";
+                kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\",\n\
+                replay_endpoint = \"tcp://r:5567\" }\n";
     let config = Config::parse(text).unwrap();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:1");
     assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
+    assert_eq!(config.server.http_listen.to_string(), "[::1]:3");
+    assert_eq!((config.http.body_bytes_max, config.http.retries_max), (10, 0));
+    assert_eq!((config.health.interval, config.health.failures_max), (None, 9));
     let routing = config.routing;
     assert_eq!((routing.policy, routing.block_size.tokens(), routing.seed), (PolicyKind::Random, 32, 7));
     assert_eq!((routing.lease.as_secs(), routing.requests_max, routing.index_bytes_max), (5, 9, 11));
     let events = config.instances[0].kv_events.clone().unwrap();
+    assert_eq!(events.replay.unwrap().to_string(), "tcp://r:5567");
     assert_eq!((events.endpoint, events.topic.as_str()), (Endpoint { host: "::1".to_owned(), port: 5557 }, "kv"));
 }
 
@@ -90,4 +97,33 @@ fn a_fleet_has_instances_and_ports_of_its_own() {
 #[test]
 fn what_is_not_toml_says_where() {
     assert!(problems("[server\n")[0].contains("line 1"));
+}
+
+#[test]
+fn data_parallel_ranks_are_instances_of_their_own() {
+    let text = format!(
+        "{INSTANCE}data_parallel_ranks = 2\nkv_events = {{ endpoint = \"tcp://a:5557\", replay_endpoint = \"tcp://a:5567\" }}\n"
+    );
+    let instances = Config::parse(&text).unwrap().instances;
+    let said = |instance: &warmpath::config::Instance| {
+        let events = instance.kv_events.as_ref().unwrap();
+        let (endpoint, replay) = (&events.endpoint, events.replay.as_ref().unwrap().port);
+        format!("{} {} {:?} {endpoint} {replay}", instance.name, instance.url, instance.data_parallel_rank)
+    };
+    let said: Vec<String> = instances.iter().map(said).collect();
+    assert_eq!(
+        said,
+        ["a.dp0 http://a:8000 Some(0) tcp://a:5557 5567", "a.dp1 http://a:8000 Some(1) tcp://a:5558 5568"]
+    );
+    assert_eq!(Config::parse(&format!("{INSTANCE}data_parallel_ranks = 1\n")).unwrap().instances[0].name, "a");
+    assert_eq!(problems(&format!("{INSTANCE}data_parallel_ranks = 0\n")).len(), 1);
+}
+
+#[test]
+fn a_tokenizer_belongs_to_a_model_that_is_served() {
+    let tokenizer = |model: &str| format!("{INSTANCE}[[tokenizers]]\nmodel = \"{model}\"\npath = \"/models/m\"\n");
+    let tokenizers = Config::parse(&tokenizer("m")).unwrap().tokenizers;
+    assert_eq!((tokenizers[0].model.as_str(), tokenizers[0].path.to_str()), ("m", Some("/models/m")));
+    let found = problems(&tokenizer("x"));
+    assert_eq!(found, ["tokenizers[0].model: no instance serves \"x\"; write an instance's model"]);
 }

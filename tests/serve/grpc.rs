@@ -46,6 +46,10 @@ async fn a_prompt_goes_where_it_is_cached_until_it_is_evicted() {
     assert_eq!(app.route(&wanted[..96]).await.unwrap().best_overlap_tokens, 80);
     assert_eq!(app.knowledge(1), Knowledge::Exact);
 
+    // What is on its way counts as cached where it was sent; from here on nothing is.
+    for request_id in 0..3 {
+        app.client.complete(finished(request_id)).await.unwrap();
+    }
     // Another prompt takes the blocks that were used longest ago: all of them.
     second.complete(&prompt(2, 120), 4).await;
     eventually("the eviction", || app.cached_blocks(1) == 7).await;

@@ -26,7 +26,8 @@ fn file(text: &str) -> (tempfile::TempDir, String) {
 
 fn configuration(listen: &str, admin_listen: &str) -> String {
     format!(
-        "[server]\nlisten = \"{listen}\"\nadmin_listen = \"{admin_listen}\"\n\
+        "[server]\nlisten = \"{listen}\"\nhttp_listen = \"127.0.0.1:0\"\nadmin_listen = \"{admin_listen}\"\n\
+         [health]\ninterval_seconds = 0\n\
          [[instances]]\nname = \"a\"\nurl = \"http://127.0.0.1:1\"\nmodel = \"m\"\n"
     )
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Config, Endpoint, Instance, KvEvents, Server};
+use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::router_client::RouterClient;
@@ -65,6 +65,7 @@ impl<E: std::error::Error + Send + 'static> Running<E> {
 pub struct RunningMock {
     pub http: SocketAddr,
     pub kv_events: SocketAddr,
+    pub kv_replay: Option<SocketAddr>,
     pub subscriptions: watch::Receiver<u64>,
     pub running: Running<warmpath::mock::MockError>,
 }
@@ -79,8 +80,9 @@ pub const MODEL: &str = "m";
 pub async fn start_mock(config: MockConfig) -> RunningMock {
     let mock = Mock::bind(config).await.expect("the mock binds");
     let (http, kv_events, subscriptions) = (mock.http_address(), mock.kv_events_address(), mock.subscriptions());
+    let kv_replay = mock.kv_replay_address();
     let running = Running::start(|stop| mock.run(async { stop.await.unwrap_or_default() }));
-    RunningMock { http, kv_events, subscriptions, running }
+    RunningMock { http, kv_events, kv_replay, subscriptions, running }
 }
 
 impl RunningMock {
@@ -99,15 +101,20 @@ impl RunningMock {
 
     /// This mock, as an instance of a router.
     pub fn instance(&self, name: &str) -> Instance {
-        instance(name, self.http, Some(self.kv_events))
+        let mut instance = instance(name, self.http, Some(self.kv_events));
+        if let (Some(events), Some(replay)) = (&mut instance.kv_events, self.kv_replay) {
+            events.replay = Some(Endpoint::from(replay));
+        }
+        instance
     }
 }
 
 pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> Instance {
-    let source = |address| KvEvents { endpoint: Endpoint::from(address), topic: String::new() };
+    let source = |address| KvEvents { endpoint: Endpoint::from(address), replay: None, topic: String::new() };
     Instance {
         name: name.to_owned(),
         url: format!("http://{http}"),
+        data_parallel_rank: None,
         model: MODEL.to_owned(),
         kv_events: kv_events.map(source),
     }
@@ -116,14 +123,24 @@ pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> 
 /// A configuration with free ports.
 pub fn config(instances: Vec<Instance>) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server { listen: any, admin_listen: any };
-    Config { server, routing: warmpath::routing::Config::default(), instances }
+    let server = Server { listen: any, http_listen: any, admin_listen: any };
+    // Most tests have instances that nobody is behind; those about health say so.
+    let health = Health { interval: None, ..Health::default() };
+    Config {
+        server,
+        http: Http::default(),
+        health,
+        routing: warmpath::routing::Config::default(),
+        instances,
+        tokenizers: Vec::new(),
+    }
 }
 
 /// A router that runs.
 pub struct RunningApp {
     pub core: Arc<Core>,
     pub grpc: SocketAddr,
+    pub http: SocketAddr,
     pub admin: SocketAddr,
     pub client: RouterClient<Channel>,
     pub running: Running<warmpath::serve::AppError>,
@@ -132,9 +149,10 @@ pub struct RunningApp {
 pub async fn start_app(config: Config) -> RunningApp {
     let app = App::bind(config).await.expect("the app binds");
     let (core, grpc, admin) = (app.core(), app.grpc_address(), app.admin_address());
+    let http = app.http_address();
     let running = Running::start(|stop| app.run(async { stop.await.unwrap_or_default() }));
     let client = soon("connecting", RouterClient::connect(format!("http://{grpc}"))).await.expect("it connects");
-    RunningApp { core, grpc, admin, client, running }
+    RunningApp { core, grpc, http, admin, client, running }
 }
 
 impl RunningApp {

@@ -134,7 +134,7 @@ async fn peers_that_are_no_publishers_are_refused() {
         Subscription::open(ours, b"kv", LIMITS).await.err().expect("it is refused")
     }
     let subscriber = refused(&[&GREETING[..], SUB_READY].concat()).await;
-    assert_eq!(subscriber.to_string(), "the peer is a SUB socket, not a publisher");
+    assert_eq!(subscriber.to_string(), "the peer is a SUB socket, which does not go with a SUB socket");
     let refusing = refused(&[&GREETING[..], b"\x04\x0a\x05ERROR\x03no!"].concat()).await;
     assert_eq!(refusing.to_string(), "the peer refused: no!");
     let web = refused(b"HTTP/1.1 400 Bad Request\r\n").await;

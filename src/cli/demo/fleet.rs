@@ -1,6 +1,6 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Config, Instance, KvEvents, Server};
+use crate::config::{Config, Health, Http, Instance, KvEvents, Server};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -43,7 +43,9 @@ impl Fleet {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let stop = CancellationToken::new();
         let routing = routing::Config { policy, prefill, ..routing::Config::default() };
-        let mut config = Config { server: Server { listen: free, admin_listen: free }, routing, instances: Vec::new() };
+        let server = Server { listen: free, http_listen: free, admin_listen: free };
+        let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
+        let mut config = Config { server, http, health, routing, instances: Vec::new(), tokenizers: Vec::new() };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {
@@ -61,8 +63,9 @@ impl Fleet {
             config.instances.push(Instance {
                 name: format!("mock-{number}"),
                 url: format!("http://{}", mock.http_address()),
+                data_parallel_rank: None,
                 model: MODEL.to_owned(),
-                kv_events: Some(KvEvents { endpoint, topic: String::new() }),
+                kv_events: Some(KvEvents { endpoint, replay: None, topic: String::new() }),
             });
             subscriptions.push(mock.subscriptions());
             mocks.push(tokio::spawn(mock.run(stop.clone().cancelled_owned())));

@@ -23,6 +23,14 @@ pub(super) enum Metric {
     KvEventGaps,
     KvEventRestarts,
     KvEventDecodeErrors,
+    KvEventReplays,
+    KvEventReplayedBatches,
+    HttpRequests,
+    RoutedByLoad,
+    UpstreamRetries,
+    UpstreamFailures,
+    InstanceReady,
+    ReportedCachedTokens,
 }
 
 /// How a metric is kept.
@@ -37,7 +45,7 @@ const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 18] = [
+    pub const ALL: [Metric; 26] = [
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -56,6 +64,14 @@ impl Metric {
         Metric::KvEventGaps,
         Metric::KvEventRestarts,
         Metric::KvEventDecodeErrors,
+        Metric::KvEventReplays,
+        Metric::KvEventReplayedBatches,
+        Metric::HttpRequests,
+        Metric::RoutedByLoad,
+        Metric::UpstreamRetries,
+        Metric::UpstreamFailures,
+        Metric::InstanceReady,
+        Metric::ReportedCachedTokens,
     ];
 
     /// Name, kind, unit and help.
@@ -145,6 +161,51 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Batches that could not be read; the instance's blocks were forgotten.",
+            ),
+            Metric::KvEventReplays => (
+                "warmpath_kv_event_replays_total",
+                Kind::Counter,
+                Unit::Count,
+                "Times that an instance was asked for the cache events that it published before, by how it went.",
+            ),
+            Metric::KvEventReplayedBatches => (
+                "warmpath_kv_event_replayed_batches_total",
+                Kind::Counter,
+                Unit::Count,
+                "Batches of cache events that came by replay.",
+            ),
+            Metric::HttpRequests => (
+                "warmpath_http_requests_total",
+                Kind::Counter,
+                Unit::Count,
+                "Requests to the OpenAI API, by what their answer began with.",
+            ),
+            Metric::RoutedByLoad => (
+                "warmpath_routed_by_load_total",
+                Kind::Counter,
+                Unit::Count,
+                "Forwarded requests whose prompt could not be looked up in the index, by why.",
+            ),
+            Metric::UpstreamRetries => (
+                "warmpath_upstream_retries_total",
+                Kind::Counter,
+                Unit::Count,
+                "Requests that were sent to another instance because this one did not take them.",
+            ),
+            Metric::UpstreamFailures => (
+                "warmpath_upstream_failures_total",
+                Kind::Counter,
+                Unit::Count,
+                "Forwarded requests that failed at an instance, by how.",
+            ),
+            Metric::InstanceReady => {
+                ("warmpath_instance_ready", Kind::Gauge, Unit::Count, "1 while an instance takes requests, else 0.")
+            }
+            Metric::ReportedCachedTokens => (
+                "warmpath_reported_cached_tokens_total",
+                Kind::Counter,
+                Unit::Count,
+                "Prompt tokens that instances said, in forwarded answers, to have had cached.",
             ),
         }
     }

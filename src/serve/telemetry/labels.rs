@@ -106,6 +106,70 @@ label! {
     }
 }
 
+label! {
+    /// What the answer to a request to the OpenAI API began with.
+    Answer "answer" {
+        /// An instance's answer, below 400.
+        Forwarded = "forwarded",
+        /// An instance's answer, 400 or above.
+        Refused = "refused",
+        /// Ours: no instance could be reached, or it broke off before it answered.
+        Unreachable = "unreachable",
+        /// Ours: no instance takes requests now.
+        NoneReady = "none_ready",
+        /// Ours: no instance serves the model.
+        UnknownModel = "unknown_model",
+        /// Ours: the body is too long, or did not come.
+        BadBody = "bad_body",
+        /// Ours: the list of models.
+        Models = "models",
+    }
+}
+
+label! {
+    /// Why a prompt could not be looked up in the index.
+    ByLoad "reason" {
+        /// It is a text, and there is no tokenizer for it.
+        Text = "text",
+        /// It is a text, and was not tokenized in time.
+        Late = "late",
+        /// It is several prompts.
+        Batch = "batch",
+        /// It holds more than tokens, or is cut by the engine.
+        Content = "content",
+        /// The path, or the body, holds no prompt that is known here.
+        NoPrompt = "no_prompt",
+    }
+}
+
+label! {
+    /// How a replay of cache events ended.
+    ReplayOutcome "outcome" {
+        /// All that the cache holds is known.
+        Complete = "complete",
+        /// The publisher did not have all of it any more, or not all could be told.
+        Partial = "partial",
+        /// It could not be had.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How a forwarded request failed.
+    Failure "kind" {
+        /// No connection.
+        Connect = "connect",
+        /// The connection broke before there was an answer.
+        Send = "send",
+        /// It answered 503.
+        Unavailable = "unavailable",
+        /// It answered another 5xx.
+        Status = "status",
+        /// It broke off inside its answer.
+        Body = "body",
+    }
+}
+
 impl From<&RouteError> for Outcome {
     fn from(error: &RouteError) -> Self {
         match error {

@@ -3,7 +3,9 @@
 //! Each app has a recorder of its own, so that several can run in one process, and takes its handles from it once.
 
 use super::declaration::{Kind, Metric};
-use super::labels::{EventKind, Label, LearnProblem, Of, Outcome, SkipReason, State};
+use super::labels::{
+    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -18,6 +20,10 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     index_blocks: Gauge,
     index_entries: Gauge,
+    /// See [`Metric::HttpRequests`].
+    pub answers: PerLabel<Answer, Counter>,
+    /// See [`Metric::RoutedByLoad`].
+    pub by_load: PerLabel<ByLoad, Counter>,
     instances: Vec<InstanceMetrics>,
 }
 
@@ -43,6 +49,18 @@ pub(crate) struct InstanceMetrics {
     pub restarts: Counter,
     /// See [`Metric::KvEventDecodeErrors`].
     pub decode_errors: Counter,
+    /// See [`Metric::KvEventReplays`].
+    pub replays: PerLabel<ReplayOutcome, Counter>,
+    /// See [`Metric::KvEventReplayedBatches`].
+    pub replayed_batches: Counter,
+    /// See [`Metric::UpstreamRetries`].
+    pub retries: Counter,
+    /// See [`Metric::UpstreamFailures`].
+    pub failures: PerLabel<Failure, Counter>,
+    /// See [`Metric::InstanceReady`].
+    pub ready: Gauge,
+    /// See [`Metric::ReportedCachedTokens`].
+    pub reported_cached_tokens: Counter,
 }
 
 /// A decision, as the metrics see it.
@@ -67,6 +85,12 @@ impl Metrics {
             gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
             restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
             decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
+            replays: registry.counters(Metric::KvEventReplays, Some(name)),
+            replayed_batches: registry.counter(Metric::KvEventReplayedBatches, Some(name), None),
+            retries: registry.counter(Metric::UpstreamRetries, Some(name), None),
+            failures: registry.counters(Metric::UpstreamFailures, Some(name)),
+            ready: registry.gauge(Metric::InstanceReady, Some(name), None),
+            reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
         };
         Metrics {
             handle: registry.recorder.handle(),
@@ -78,6 +102,8 @@ impl Metrics {
             in_flight: registry.gauge(Metric::RequestsInFlight, None, None),
             index_blocks: registry.gauge(Metric::IndexBlocks, None, None),
             index_entries: registry.gauge(Metric::IndexEntries, None, None),
+            answers: registry.counters(Metric::HttpRequests, None),
+            by_load: registry.counters(Metric::RoutedByLoad, None),
             instances: instances.into_iter().map(instance).collect(),
         }
     }

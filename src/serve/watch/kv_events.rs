@@ -4,13 +4,16 @@
 //! whether a batch is missing before it, `facts` picks what can be told, and [`Feed`] tells it. All but the
 //! socket is ordinary code without `await`.
 //!
-//! Absent on purpose: the publisher's replay socket. What is missed is forgotten until the instance clears its cache or
-//! restarts, and the instance's knowledge says so.
+//! What was missed is asked for again (`replay`) where the publisher has a replay socket. Where it has none, or has thrown it
+//! away, the instance's blocks are forgotten until it clears its cache or restarts, and its knowledge says so.
+//!
+//! Absent on purpose: blocks whose parent is not known are not kept aside; after a replay there are none.
 
 pub mod codec;
 mod facts;
 mod feed;
 pub mod order;
+mod replay;
 mod subscriber;
 pub mod zmtp;
 

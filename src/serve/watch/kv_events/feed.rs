@@ -3,13 +3,15 @@
 use super::codec::{self, Batch, Event};
 use super::facts;
 use super::order::{Arrival, Order};
+use super::replay::ReplayError;
 use crate::routing::index::IndexError;
 use crate::routing::{Content, Fact, InstanceId, Knowledge, LearnError, Tier};
 use crate::serve::core::Core;
-use crate::serve::telemetry::labels::{EventKind, SkipReason};
+use crate::serve::telemetry::labels::{EventKind, ReplayOutcome, SkipReason};
 use crate::serve::telemetry::metrics::InstanceMetrics;
 use bytes::Bytes;
 use std::sync::Arc;
+use twox_hash::XxHash3_64;
 
 /// What one instance publishes, on its way to the router.
 ///
@@ -22,8 +24,36 @@ pub struct Feed {
     told: Knowledge,
     /// Whether everything that the cache holds was told.
     complete: bool,
+    /// The batch that came last.
+    mark: Option<Mark>,
+    /// It has cache groups besides one of full attention. A hit needs every group, and only the first is in the index, so
+    /// its blocks are never all that matters.
+    is_hybrid: bool,
     warned_of_block_size: bool,
     warned_of_unreadable: bool,
+    warned_of_replay: bool,
+}
+
+/// A batch that came, told from any other by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub sequence: u64,
+    digest: u64,
+}
+
+impl Mark {
+    pub fn of(sequence: u64, payload: &[u8]) -> Self {
+        Mark { sequence, digest: XxHash3_64::oneshot(payload) }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It was taken in.
+    Taken,
+    /// Batches before it are missing. It was not taken in: they come first, if they can be had.
+    Early,
 }
 
 impl Feed {
@@ -35,8 +65,11 @@ impl Feed {
             order: Order::default(),
             told: Knowledge::Degraded,
             complete: false,
+            mark: None,
+            is_hybrid: false,
             warned_of_block_size: false,
             warned_of_unreadable: false,
+            warned_of_replay: false,
         }
     }
 
@@ -57,21 +90,88 @@ impl Feed {
         self.know(Knowledge::Degraded);
     }
 
-    /// Takes in a message: topic, sequence number (8 bytes, big-endian), payload.
-    pub fn message(&mut self, frames: &[Bytes]) {
-        self.metrics().batches.increment(1);
+    /// The batch that came last.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Takes in a message: topic, sequence number (8 bytes, big-endian), payload. Where what was missed can be replayed,
+    /// `replays`, one that comes early is left alone.
+    pub(super) fn message(&mut self, frames: &[Bytes], replays: bool) -> Heard {
         let [_topic, sequence, payload] = frames else {
-            return self.unreadable(format_args!("{} frames instead of 3", frames.len()));
+            self.metrics().batches.increment(1);
+            self.unreadable(format_args!("{} frames instead of 3", frames.len()));
+            return Heard::Taken;
         };
         let Ok(sequence) = <[u8; 8]>::try_from(sequence.as_ref()).map(u64::from_be_bytes) else {
-            return self.unreadable(format_args!("a sequence number of {} bytes", sequence.len()));
+            self.metrics().batches.increment(1);
+            self.unreadable(format_args!("a sequence number of {} bytes", sequence.len()));
+            return Heard::Taken;
         };
+        if replays {
+            let mut order = self.order;
+            match order.arrived(sequence) {
+                Arrival::Gap { .. } | Arrival::Restart { .. } => return Heard::Early,
+                Arrival::Next | Arrival::Duplicate => {}
+            }
+        }
+        self.metrics().batches.increment(1);
+        self.take(sequence, payload);
+        self.know_what_is_complete();
+        Heard::Taken
+    }
+
+    /// Takes in a batch that was published before.
+    pub(super) fn replayed(&mut self, sequence: u64, payload: &[u8]) {
+        self.metrics().replayed_batches.increment(1);
+        self.take(sequence, payload);
+    }
+
+    /// The publisher does not have the batch that came last: it is another one, or it went on for too long meanwhile.
+    pub(super) fn begin_anew(&mut self, went_on: bool) {
+        if went_on {
+            self.metrics().gaps.increment(1);
+            tracing::warn!(
+                instance = self.name(),
+                "more cache events are missing than it keeps: its blocks are forgotten"
+            );
+        } else {
+            self.metrics().restarts.increment(1);
+            tracing::warn!(instance = self.name(), "it restarted: its blocks are forgotten");
+        }
+        self.order.restarted();
+        self.mark = None;
+        self.forget();
+    }
+
+    /// All that was published so far was replayed.
+    pub(super) fn caught_up(&mut self) {
+        self.warned_of_replay = false;
+        // Who has published nothing yet has stored nothing yet.
+        self.complete |= self.order.last().is_none();
+        self.order.replayed();
+        self.know_what_is_complete();
+        let outcome = if self.complete { ReplayOutcome::Complete } else { ReplayOutcome::Partial };
+        self.metrics().replays.of(outcome).increment(1);
+    }
+
+    /// No replay could be had, or not to its end.
+    pub(super) fn not_caught_up(&mut self, why: &ReplayError) {
+        // Once until one can be had again: it is tried every few seconds.
+        if !std::mem::replace(&mut self.warned_of_replay, true) {
+            tracing::warn!(instance = self.name(), "no replay of cache events: {why}");
+        }
+        self.metrics().replays.of(ReplayOutcome::Failed).increment(1);
+    }
+
+    fn take(&mut self, sequence: u64, payload: &[u8]) {
         match self.order.arrived(sequence) {
             Arrival::Next => self.complete |= sequence == 0,
             Arrival::Duplicate => return,
             Arrival::Gap { missed } => self.missed(sequence, missed),
             Arrival::Restart { missed } => self.restarted(sequence, missed),
         }
+        self.mark = Some(Mark::of(sequence, payload));
         match codec::decode(payload) {
             Ok(batch) => {
                 self.warned_of_unreadable = false;
@@ -82,7 +182,11 @@ impl Feed {
                 self.unreadable(format_args!("{error}: {cause}"));
             }
         }
-        self.know(if self.complete { Knowledge::Exact } else { Knowledge::Degraded });
+    }
+
+    fn know_what_is_complete(&mut self) {
+        let exact = self.complete && !self.is_hybrid;
+        self.know(if exact { Knowledge::Exact } else { Knowledge::Degraded });
     }
 
     fn batch(&mut self, batch: &Batch<'_>) {
@@ -136,7 +240,8 @@ impl Feed {
     /// Blocks that belong in the index were left out of it.
     fn left_out(&mut self, reason: SkipReason, block_size: u32) {
         match reason {
-            SkipReason::Medium | SkipReason::Group | SkipReason::Attention | SkipReason::Unknown => {}
+            SkipReason::Medium | SkipReason::Unknown => {}
+            SkipReason::Group | SkipReason::Attention => self.is_hybrid = true,
             SkipReason::Content => self.complete = false,
             SkipReason::BlockSize => {
                 self.complete = false;

@@ -9,6 +9,8 @@
 pub struct Order {
     last: Option<u64>,
     reconnected: bool,
+    /// Batches up to here were replayed on this connection, and may come live as well.
+    replayed: Option<u64>,
 }
 
 /// What a batch's sequence number says.
@@ -34,11 +36,32 @@ impl Order {
     /// A new connection was made: the publisher at its end may be another one.
     pub fn reconnected(&mut self) {
         self.reconnected = true;
+        self.replayed = None;
+    }
+
+    /// All that was published so far was replayed.
+    pub fn replayed(&mut self) {
+        self.reconnected = false;
+        self.replayed = self.last;
+    }
+
+    /// The publisher is another one than before: what it counts has not begun.
+    pub fn restarted(&mut self) {
+        *self = Order::default();
+    }
+
+    /// The number of the last batch that came.
+    pub fn last(&self) -> Option<u64> {
+        self.last
     }
 
     /// Takes in the number of a batch that came.
     pub fn arrived(&mut self, sequence: u64) -> Arrival {
         let reconnected = std::mem::take(&mut self.reconnected);
+        if self.replayed.is_some_and(|replayed| sequence <= replayed) {
+            return Arrival::Duplicate;
+        }
+        self.replayed = None;
         let arrival = match self.last {
             None if sequence == 0 => Arrival::Next,
             None => Arrival::Gap { missed: sequence },
@@ -98,6 +121,17 @@ mod tests {
     fn the_same_number_is_a_duplicate_on_one_connection_and_a_restart_on_another() {
         check(&[batch(0, Arrival::Next), batch(0, Arrival::Duplicate), batch(1, Arrival::Next)]);
         check(&[batch(0, Arrival::Next), RECONNECTION, batch(0, Arrival::Restart { missed: 0 })]);
+    }
+
+    #[test]
+    fn what_was_replayed_may_come_again_until_something_new_does() {
+        let mut order = Order::default();
+        order.reconnected();
+        (0..5).for_each(|sequence| assert_eq!(order.arrived(sequence), Arrival::Next));
+        order.replayed();
+        (2..5).for_each(|sequence| assert_eq!(order.arrived(sequence), Arrival::Duplicate));
+        assert_eq!(order.arrived(5), Arrival::Next);
+        assert_eq!(order.arrived(0), Arrival::Restart { missed: 0 });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Keeps one instance's subscription standing: connect, feed, and again.
 
-use super::feed::Feed;
+use super::feed::{Feed, Heard};
+use super::replay;
 use super::zmtp::{self, Subscription, ZmtpError};
 use crate::config::{Endpoint, KvEvents};
 use std::convert::Infallible;
@@ -18,6 +19,10 @@ pub struct Limits {
     pub retry_min: Duration,
     /// The longest wait.
     pub retry_max: Duration,
+    /// A replay must have come to its end within this long.
+    pub replay: Duration,
+    /// After this long without a message the publisher is asked whether one was lost, where it can be asked.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -26,6 +31,8 @@ impl Default for Limits {
             zmtp: zmtp::Limits::default(),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
+            replay: Duration::from_secs(30),
+            idle: Duration::from_secs(10),
         }
     }
 }
@@ -53,7 +60,7 @@ async fn keep_subscribed(feed: &mut Feed, source: &KvEvents, limits: &Limits) {
                 said = false;
                 let since = Instant::now();
                 feed.connected();
-                let failed = relay(feed, subscription).await;
+                let failed = relay(feed, subscription, source.replay.as_ref(), limits).await;
                 feed.disconnected();
                 // A peer that accepts and hangs up at once is no better than one that refuses.
                 if since.elapsed() >= limits.retry_max {
@@ -84,11 +91,40 @@ async fn connect(source: &KvEvents, limits: &Limits) -> Result<Subscription<TcpS
 }
 
 /// Feeds messages until the subscription ends; tells why it did.
-async fn relay(feed: &mut Feed, mut subscription: Subscription<TcpStream>) -> ZmtpError {
-    loop {
-        match subscription.next().await {
-            Ok(message) => feed.message(&message),
-            Err(failed) => return failed,
+///
+/// What was published before is replayed first, while what is published meanwhile waits in the subscription.
+async fn relay(
+    feed: &mut Feed,
+    mut subscription: Subscription<TcpStream>,
+    replay: Option<&Endpoint>,
+    limits: &Limits,
+) -> ZmtpError {
+    let Some(replay) = replay else {
+        loop {
+            match subscription.next().await {
+                Ok(message) => feed.message(&message, false),
+                Err(failed) => return failed,
+            };
         }
+    };
+    catch_up(feed, replay, limits).await;
+    loop {
+        match timeout(limits.idle, subscription.next()).await {
+            Ok(Ok(message)) => {
+                if feed.message(&message, true) == Heard::Early {
+                    catch_up(feed, replay, limits).await;
+                    feed.message(&message, false);
+                }
+            }
+            Ok(Err(failed)) => return failed,
+            // The last batch of all may be the one that was lost: nothing after it tells.
+            Err(_) => catch_up(feed, replay, limits).await,
+        }
+    }
+}
+
+async fn catch_up(feed: &mut Feed, source: &Endpoint, limits: &Limits) {
+    if let Err(failed) = replay::catch_up(feed, source, limits.zmtp, limits.replay).await {
+        feed.not_caught_up(&failed);
     }
 }

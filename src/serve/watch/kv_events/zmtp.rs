@@ -1,4 +1,4 @@
-//! A ZeroMQ subscriber: ZMTP 3.1 and 3.0, NULL mechanism, SUB socket, over any byte stream.
+//! A ZeroMQ client: ZMTP 3.1 and 3.0, NULL mechanism, SUB and DEALER sockets, over any byte stream.
 //!
 //! Our own because it has to be bounded: what a peer announces is checked before anything is allocated for it, so a hostile
 //! length is an error of this connection and nothing else. Heartbeats are answered, and sent to peers that speak 3.1, so
@@ -67,9 +67,14 @@ pub enum ZmtpError {
     /// The peer sent a command that cannot be.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The peer is a socket of a type that does not publish.
-    #[error("the peer is a {0} socket, not a publisher")]
-    SocketType(String),
+    /// The peer is a socket of a type that does not go with ours.
+    #[error("the peer is a {peer} socket, which does not go with a {ours} socket")]
+    SocketType {
+        /// What it is.
+        peer: String,
+        /// What we are.
+        ours: &'static str,
+    },
     /// The peer refused.
     #[error("the peer refused: {0}")]
     Refused(String),
@@ -84,8 +89,47 @@ pub enum ZmtpError {
     Silent(Duration),
 }
 
-/// A standing subscription.
-pub struct Subscription<S> {
+/// A standing subscription: a SUB socket.
+pub struct Subscription<S>(Connection<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
+    /// Shakes hands as a SUB socket and subscribes to every message whose first frame starts with `topic`.
+    pub async fn open(stream: S, topic: &[u8], limits: Limits) -> Result<Self, ZmtpError> {
+        // As a message, which peers of both versions take; 3.1 has a command for it, which 3.0 does not know.
+        let subscribe = frame::message(&[&[1], topic].concat());
+        Ok(Subscription(Connection::open(stream, "SUB", &["PUB", "XPUB"], &subscribe, limits).await?))
+    }
+
+    /// The next message, as its frames. After an error the subscription is over.
+    ///
+    /// Dropping the future loses nothing of what was received.
+    pub async fn next(&mut self) -> Result<Vec<Bytes>, ZmtpError> {
+        self.0.next().await
+    }
+}
+
+/// A DEALER socket: asks a ROUTER, which may answer a question many times.
+pub struct Dealer<S>(Connection<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Dealer<S> {
+    /// Shakes hands as a DEALER socket.
+    pub async fn open(stream: S, limits: Limits) -> Result<Self, ZmtpError> {
+        Ok(Dealer(Connection::open(stream, "DEALER", &["ROUTER"], &[], limits).await?))
+    }
+
+    /// Sends a message of these frames, at least one.
+    pub async fn send(&mut self, frames: &[&[u8]]) -> Result<(), ZmtpError> {
+        self.0.send(&frame::multipart(frames)).await
+    }
+
+    /// The next message, as its frames. After an error the connection is over.
+    pub async fn next(&mut self) -> Result<Vec<Bytes>, ZmtpError> {
+        self.0.next().await
+    }
+}
+
+/// A standing connection, whatever the sockets at its ends.
+struct Connection<S> {
     stream: S,
     limits: Limits,
     version: Version,
@@ -99,11 +143,17 @@ pub struct Subscription<S> {
     time_to_live: Option<Duration>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
-    /// Shakes hands as a SUB socket and subscribes to every message whose first frame starts with `topic`.
-    pub async fn open(stream: S, topic: &[u8], limits: Limits) -> Result<Self, ZmtpError> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Shakes hands as a socket of type `ours` with one of `theirs`, and sends the bytes of `first`.
+    async fn open(
+        stream: S,
+        ours: &'static str,
+        theirs: &[&str],
+        first: &[u8],
+        limits: Limits,
+    ) -> Result<Self, ZmtpError> {
         let now = Instant::now();
-        let mut subscription = Subscription {
+        let mut connection = Connection {
             stream,
             limits,
             version: Version::V3_0,
@@ -114,16 +164,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
             pinged_at: now,
             time_to_live: None,
         };
-        match timeout(limits.handshake, subscription.shake_hands(topic)).await {
-            Ok(shaken) => shaken.map(|()| subscription),
-            Err(_) => Err(ZmtpError::HandshakeTimeout(limits.handshake)),
+        match timeout(limits.handshake, connection.shake_hands(ours, theirs)).await {
+            Ok(shaken) => shaken?,
+            Err(_) => return Err(ZmtpError::HandshakeTimeout(limits.handshake)),
         }
+        connection.send(first).await?;
+        Ok(connection)
     }
 
-    /// The next message, as its frames. After an error the subscription is over.
-    ///
-    /// Dropping the future loses nothing of what was received.
-    pub async fn next(&mut self) -> Result<Vec<Bytes>, ZmtpError> {
+    async fn next(&mut self) -> Result<Vec<Bytes>, ZmtpError> {
         loop {
             while let Some(frame) = frame::parse(&mut self.buffer, self.limits.message_bytes)? {
                 match frame {
@@ -139,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
         }
     }
 
-    async fn shake_hands(&mut self, topic: &[u8]) -> Result<(), ZmtpError> {
+    async fn shake_hands(&mut self, ours: &'static str, theirs: &[&str]) -> Result<(), ZmtpError> {
         self.send(&greeting::OURS).await?;
         self.version = loop {
             if let Some(version) = greeting::parse(&mut self.buffer)? {
@@ -147,15 +196,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
             }
             self.receive().await?;
         };
-        self.send(&frame::command(&command::ready("SUB"))).await?;
+        self.send(&frame::command(&command::ready(ours))).await?;
         loop {
             match frame::parse(&mut self.buffer, self.limits.message_bytes)? {
                 Some(Frame::Command(body)) => match command::parse(&body)? {
                     Command::Ready { socket_type } => {
-                        if !matches!(socket_type.as_str(), "PUB" | "XPUB") {
-                            return Err(ZmtpError::SocketType(socket_type));
-                        }
-                        break;
+                        return match theirs.contains(&socket_type.as_str()) {
+                            true => Ok(()),
+                            false => Err(ZmtpError::SocketType { peer: socket_type, ours }),
+                        };
                     }
                     Command::Error { reason } => return Err(ZmtpError::Refused(reason)),
                     Command::Ping { .. } | Command::Pong | Command::Other => {}
@@ -164,8 +213,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscription<S> {
                 None => self.receive().await?,
             }
         }
-        // As a message, which peers of both versions take; 3.1 has a command for it, which 3.0 does not know.
-        self.send(&frame::message(&[&[1], topic].concat())).await
     }
 
     async fn command(&mut self, body: Bytes) -> Result<(), ZmtpError> {

@@ -73,6 +73,12 @@ pub(super) fn message(body: &[u8]) -> Vec<u8> {
     encode(0, body)
 }
 
+/// A message of several frames.
+pub(super) fn multipart(bodies: &[&[u8]]) -> Vec<u8> {
+    let last = bodies.len().saturating_sub(1);
+    bodies.iter().enumerate().flat_map(|(at, body)| encode(if at < last { MORE } else { 0 }, body)).collect()
+}
+
 /// A command.
 pub(super) fn command(body: &[u8]) -> Vec<u8> {
     encode(COMMAND, body)
@@ -113,6 +119,13 @@ mod tests {
     fn impossible_flags_are_errors() {
         assert_eq!(all(&[0x08, 0], 10), Err(FrameError::Flags(0x08)));
         assert_eq!(all(&[COMMAND | MORE, 0], 10), Err(FrameError::Flags(0x05)));
+    }
+
+    #[test]
+    fn the_frames_of_a_message_are_told_to_go_on() {
+        let frames = all(&multipart(&[b"", b"a"]), 10).unwrap();
+        let frame = |body, more| Frame::Message { body: Bytes::from_static(body), more };
+        assert_eq!(frames, [frame(b"", true), frame(b"a", false)]);
     }
 
     proptest! {

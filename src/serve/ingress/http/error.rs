@@ -1,0 +1,92 @@
+//! What a client is told when no instance answers it, in the shape that OpenAI's clients expect.
+
+use crate::routing::RouteError;
+use crate::serve::telemetry::labels::Answer;
+use crate::serve::upstream::ForwardError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// Why a request got no answer from an instance.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The router is stopping.
+    #[error("the router is stopping")]
+    Draining,
+    /// The body is longer than is taken.
+    #[error("the request body is longer than {bytes_max} bytes")]
+    BodyTooLong { bytes_max: usize },
+    /// The body did not come to its end.
+    #[error("the request body did not come whole")]
+    BodyBroken,
+    /// It could not be forwarded.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}
+
+#[derive(Serialize)]
+struct ErrorBody {
+    error: ErrorInfo,
+}
+
+#[derive(Serialize)]
+struct ErrorInfo {
+    message: String,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: u16,
+}
+
+impl Error {
+    /// How it is counted.
+    pub fn answer(&self) -> Answer {
+        match self {
+            Error::BodyTooLong { .. } | Error::BodyBroken => Answer::BadBody,
+            Error::Draining => Answer::NoneReady,
+            Error::Forward(ForwardError::Unreachable) => Answer::Unreachable,
+            Error::Forward(ForwardError::Route(error)) => match error {
+                RouteError::UnknownModel { .. } => Answer::UnknownModel,
+                RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => Answer::NoneReady,
+                RouteError::EmptyPrompt | RouteError::PromptTooLong => Answer::BadBody,
+            },
+        }
+    }
+
+    /// Status, type and the parameter at fault.
+    fn kind(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+        match self {
+            Error::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "BadRequestError", None),
+            Error::BodyBroken => (StatusCode::BAD_REQUEST, "BadRequestError", None),
+            Error::Draining => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None),
+            Error::Forward(ForwardError::Unreachable) => (StatusCode::BAD_GATEWAY, "BadGatewayError", None),
+            Error::Forward(ForwardError::Route(error)) => match error {
+                RouteError::UnknownModel { .. } => (StatusCode::NOT_FOUND, "NotFoundError", Some("model")),
+                RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None)
+                }
+                RouteError::EmptyPrompt | RouteError::PromptTooLong => {
+                    (StatusCode::BAD_REQUEST, "BadRequestError", Some("prompt"))
+                }
+            },
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, r#type, param) = self.kind();
+        let message = match &self {
+            // vLLM's own words, which clients may look for.
+            Error::Forward(ForwardError::Route(RouteError::UnknownModel { model })) => {
+                format!("The model `{model}` does not exist.")
+            }
+            error => error.to_string(),
+        };
+        let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
+        let mut response = (status, axum::Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,166 @@
+//! Encoding, incrementally: a prompt is cut at its special tokens, and each piece between two is encoded once.
+//!
+//! A conversation's next turn has all pieces of the turn before, so only what is new is encoded. That the pieces' tokens are
+//! the whole's is how tokenizers work (special tokens are taken out first), but for those that treat the start of a text
+//! differently: at loading both are tried, and a tokenizer for which they differ encodes every prompt whole.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokenizers::Tokenizer;
+
+/// What pieces and their tokens may take, in all.
+const CACHE_BYTES: usize = 64 << 20;
+/// What an entry takes besides its text and its tokens, about.
+const ENTRY_BYTES: usize = 96;
+
+/// A tokenizer with the pieces that it encoded lately.
+pub(super) struct Segments {
+    tokenizer: Tokenizer,
+    /// Special tokens to cut at, the longest first; empty where pieces are not to be encoded alone.
+    special: Vec<(String, u32)>,
+    /// What is put around a text that is given special tokens.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    cache: Mutex<Cache>,
+}
+
+/// Two generations: what was used since the last change of generation, and before. The older one is dropped whole.
+#[derive(Default)]
+struct Cache {
+    young: HashMap<Arc<str>, Arc<[u32]>>,
+    old: HashMap<Arc<str>, Arc<[u32]>>,
+    young_bytes: usize,
+}
+
+impl Segments {
+    pub fn new(json: &[u8]) -> Result<Self, String> {
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        // Limits that some files hold are for training; the engine ignores them.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let plain = |token: &tokenizers::AddedToken| {
+            token.special && !token.single_word && !token.lstrip && !token.rstrip && !token.normalized
+        };
+        let mut special: Vec<(String, u32)> =
+            added.iter().filter(|(_, token)| plain(token)).map(|(&id, token)| (token.content.clone(), id)).collect();
+        special.retain(|(content, _)| !content.is_empty());
+        special.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        let only_plain = added.iter().all(|(_, token)| plain(token));
+        let mut segments =
+            Segments { tokenizer, special, before: Vec::new(), after: Vec::new(), cache: Mutex::default() };
+        segments.around().ok_or("special tokens are not put around a text, but into it")?;
+        if !only_plain || !segments.pieces_make_the_whole() {
+            segments.special.clear();
+        }
+        Ok(segments)
+    }
+
+    /// The tokens of a text; `None` where the tokenizer fails.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Option<Vec<u32>> {
+        let mut tokens = Vec::with_capacity(text.len() / 3);
+        if add_special_tokens {
+            tokens.extend(&self.before);
+        }
+        let mut rest = text;
+        while !rest.is_empty() {
+            match self.next_special(rest) {
+                Some((at, length, id)) => {
+                    self.piece(&rest[..at], &mut tokens)?;
+                    tokens.push(id);
+                    rest = &rest[at + length..];
+                }
+                None => {
+                    self.piece(rest, &mut tokens)?;
+                    rest = "";
+                }
+            }
+        }
+        if add_special_tokens {
+            tokens.extend(&self.after);
+        }
+        Some(tokens)
+    }
+
+    /// The leftmost special token, the longest of those: position, length, id.
+    fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
+        let found = self.special.iter().filter_map(|(content, id)| Some((text.find(content.as_str())?, content, id)));
+        let first = found.min_by_key(|&(at, content, _)| (at, std::cmp::Reverse(content.len())));
+        first.map(|(at, content, &id)| (at, content.len(), id))
+    }
+
+    fn piece(&self, piece: &str, tokens: &mut Vec<u32>) -> Option<()> {
+        if piece.is_empty() {
+            return Some(());
+        }
+        if let Some(known) = self.cache.lock().get(piece) {
+            tokens.extend_from_slice(&known);
+            return Some(());
+        }
+        let encoded: Arc<[u32]> = self.tokenizer.encode_fast(piece, false).ok()?.get_ids().into();
+        tokens.extend_from_slice(&encoded);
+        self.cache.lock().insert(piece.into(), encoded);
+        Some(())
+    }
+
+    /// Finds what is put before and after a text.
+    fn around(&mut self) -> Option<()> {
+        let ids = |special| Some(self.tokenizer.encode_fast("a", special).ok()?.get_ids().to_vec());
+        let (bare, full) = (ids(false)?, ids(true)?);
+        let at = full.windows(bare.len().max(1)).position(|window| window == bare)?;
+        (self.before, self.after) = (full[..at].to_vec(), full[at + bare.len()..].to_vec());
+        Some(())
+    }
+
+    fn pieces_make_the_whole(&self) -> bool {
+        self.special.iter().take(16).all(|(special, _)| {
+            let text = format!("It was {special}the best\n{special} of times {special}{special}1");
+            let whole = self.tokenizer.encode_fast(text.as_str(), false).map(|encoding| encoding.get_ids().to_vec());
+            whole.ok().is_some_and(|whole| self.encode(&text, false) == Some(whole))
+        })
+    }
+}
+
+impl Cache {
+    fn get(&mut self, piece: &str) -> Option<Arc<[u32]>> {
+        if let Some(tokens) = self.young.get(piece) {
+            return Some(Arc::clone(tokens));
+        }
+        let (piece, tokens) = self.old.remove_entry(piece)?;
+        self.insert(piece, Arc::clone(&tokens));
+        Some(tokens)
+    }
+
+    fn insert(&mut self, piece: Arc<str>, tokens: Arc<[u32]>) {
+        let bytes = piece.len() + size_of_val(&*tokens) + ENTRY_BYTES;
+        if bytes > CACHE_BYTES / 2 {
+            return;
+        }
+        if self.young_bytes + bytes > CACHE_BYTES / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        if self.young.insert(piece, tokens).is_none() {
+            self.young_bytes += bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let mut cache = Cache::default();
+        let tokens: Arc<[u32]> = vec![1; 1 << 18].into();
+        cache.insert("used".into(), Arc::clone(&tokens));
+        for number in 0..1000 {
+            cache.insert(format!("piece {number}").into(), Arc::clone(&tokens));
+            assert!(cache.get("used").is_some(), "{number}");
+        }
+        assert!((cache.young.len() + cache.old.len()) << 20 <= CACHE_BYTES);
+        assert!(cache.get("piece 0").is_none() && cache.get("piece 999").is_some());
+    }
+}

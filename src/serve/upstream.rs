@@ -1,0 +1,220 @@
+//! Requests on their way to instances, and answers on their way back.
+//!
+//! A request is sent again, to another instance, only where the first one did not take it (no connection, or 503) and so
+//! nothing was sent to the client; a call without side effects (GET, HEAD) also where the connection broke. Retries have a
+//! budget for all requests together, so that a fleet in trouble is not given twice the work.
+//!
+//! Absent on purpose: TLS towards instances, a time limit on answers (a long generation is no error; who has enough of it
+//! hangs up).
+
+mod budget;
+mod headers;
+mod observer;
+mod relay;
+
+use super::core::Core;
+use super::telemetry::labels::Failure;
+use super::ticket::Ticket;
+use crate::routing::{Decision, InstanceId, RouteError};
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::response::Response;
+use budget::Budget;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use relay::Relay;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Long enough for any connection inside a data centre; a client is waiting.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Servers close idle connections after some seconds (vLLM: 5), and a request on its way then is lost.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// What an instance may take to answer a question of ours, and how long that answer may be.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// The way to all instances.
+pub(super) struct Upstream {
+    core: Arc<Core>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    budget: Budget,
+    retries_max: u32,
+}
+
+/// A request as it came.
+pub(super) struct Forward<'a> {
+    /// Method, path, headers.
+    pub head: &'a Parts,
+    /// The body, sent as it is.
+    pub body: Bytes,
+}
+
+/// Decides where a request goes.
+pub(super) trait Place {
+    /// An instance that is none of `except`.
+    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError>;
+}
+
+/// Where a request goes.
+pub(super) struct Placed {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is known of its prompt there.
+    pub decision: Option<Decision>,
+    /// Its reservation.
+    pub ticket: Option<Ticket>,
+}
+
+/// Why no instance answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ForwardError {
+    /// There is nowhere to send it.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Whoever was asked did not answer.
+    #[error("the instance could not be reached, or did not answer")]
+    Unreachable,
+}
+
+/// How one attempt went.
+enum Attempt {
+    Answered(hyper::Response<Incoming>),
+    /// It may be sent elsewhere; what to answer if it cannot be.
+    NotTaken(Option<hyper::Response<Incoming>>),
+    Broken,
+}
+
+impl Upstream {
+    pub fn new(core: Arc<Core>, retries_max: u32) -> Arc<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .build(connector);
+        Arc::new(Upstream { core, client, budget: Budget::default(), retries_max })
+    }
+
+    /// Sends a request where it is placed, elsewhere if it must, and gives the answer as it begins.
+    pub async fn forward(&self, forward: &Forward<'_>, place: &impl Place) -> Result<Response, ForwardError> {
+        self.budget.earn();
+        let mut tried = Vec::new();
+        let mut refused = None;
+        loop {
+            let placed = match place.place(&tried) {
+                Ok(placed) => placed,
+                // Nobody else is left, so the client gets what the last one said.
+                Err(error) => {
+                    return match refused {
+                        Some((placed, response)) => Ok(self.respond(placed, response)),
+                        None if tried.is_empty() => Err(error.into()),
+                        None => Err(ForwardError::Unreachable),
+                    };
+                }
+            };
+            let instance = placed.instance;
+            match self.attempt(forward, instance).await {
+                Attempt::Answered(response) => return Ok(self.respond(placed, response)),
+                Attempt::Broken => return Err(ForwardError::Unreachable),
+                Attempt::NotTaken(response) => {
+                    refused = response.map(|response| (Placed { ticket: None, ..placed }, response));
+                    tried.push(instance);
+                    if tried.len() > self.retries_max as usize || !self.budget.spend() {
+                        return match refused {
+                            Some((placed, response)) => Ok(self.respond(placed, response)),
+                            None => Err(ForwardError::Unreachable),
+                        };
+                    }
+                    self.core.metrics().instance(instance.index()).retries.increment(1);
+                }
+            }
+        }
+    }
+
+    /// Asks an instance something of our own: status and body.
+    pub async fn get(
+        &self,
+        instance: InstanceId,
+        path: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(u16, Bytes), ForwardError> {
+        let mut request = Request::get(format!("{}{path}", self.core.member(instance).url));
+        if let Some(key) = authorization {
+            request = request.header(header::AUTHORIZATION, key);
+        }
+        let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
+        let answer = async {
+            let response = self.client.request(request).await.map_err(|_| ForwardError::Unreachable)?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            Ok((status, body.map_err(|_| ForwardError::Unreachable)?.to_bytes()))
+        };
+        tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
+    }
+
+    async fn attempt(&self, forward: &Forward<'_>, instance: InstanceId) -> Attempt {
+        let Some(request) = self.request(forward, instance) else {
+            return Attempt::Broken;
+        };
+        let failures = &self.core.metrics().instance(instance.index()).failures;
+        match self.client.request(request).await {
+            Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                // It says so when it has too much to do: no reason to take it out.
+                failures.of(Failure::Unavailable).increment(1);
+                Attempt::NotTaken(Some(response))
+            }
+            Ok(response) => {
+                if response.status().is_server_error() {
+                    failures.of(Failure::Status).increment(1);
+                    self.core.failed_at(instance);
+                } else {
+                    self.core.succeeded_at(instance);
+                }
+                Attempt::Answered(response)
+            }
+            Err(error) => {
+                self.core.failed_at(instance);
+                let name = &self.core.member(instance).name;
+                tracing::debug!(instance = name, error = &error as &dyn std::error::Error, "a request failed");
+                if error.is_connect() {
+                    failures.of(Failure::Connect).increment(1);
+                    return Attempt::NotTaken(None);
+                }
+                failures.of(Failure::Send).increment(1);
+                match forward.head.method {
+                    Method::GET | Method::HEAD => Attempt::NotTaken(None),
+                    _ => Attempt::Broken,
+                }
+            }
+        }
+    }
+
+    /// `None` for a path that cannot be appended to a base URL.
+    fn request(&self, forward: &Forward<'_>, instance: InstanceId) -> Option<Request<Full<Bytes>>> {
+        let member = self.core.member(instance);
+        let path = forward.head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri: Uri = format!("{}{path}", member.url).parse().ok()?;
+        let mut request = Request::new(Full::new(forward.body.clone()));
+        *request.method_mut() = forward.head.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers::to_instance(&forward.head.headers, member.data_parallel_rank);
+        Some(request)
+    }
+
+    fn respond(&self, placed: Placed, response: hyper::Response<Incoming>) -> Response {
+        let (head, body) = response.into_parts();
+        let name = &self.core.member(placed.instance).name;
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
+        let relay = Relay::new(Arc::clone(&self.core), placed.instance, &head, body, placed.ticket);
+        *answer.body_mut() = Body::new(relay);
+        answer
+    }
+}

@@ -1,0 +1,145 @@
+//! An answer's body on its way back: each chunk as it comes, and what it tells as facts.
+
+use super::observer::Observer;
+use crate::routing::InstanceId;
+use crate::serve::core::Core;
+use crate::serve::telemetry::labels::Failure;
+use crate::serve::ticket::Ticket;
+use axum::body::{Bytes, HttpBody};
+use axum::http::header;
+use axum::http::response::Parts;
+use hyper::body::{Frame, Incoming, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// A body that is passed on. Dropping it before its end abandons the request, at the instance and in the router.
+pub(super) struct Relay {
+    core: Arc<Core>,
+    instance: InstanceId,
+    /// `None` once it ended.
+    body: Option<Incoming>,
+    observer: Observer,
+    ticket: Option<Ticket>,
+    is_ok: bool,
+    is_stream: bool,
+}
+
+/// How a stream ends whose engine died, in the words of vLLM's own server. The blank line ends what was cut off.
+const BROKEN_OFF: &[u8] = b"\n\ndata: {\"error\": {\"message\": \"the instance broke off its answer\", \"type\": \
+    \"InternalServerError\", \"param\": null, \"code\": 500}}\n\ndata: [DONE]\n\n";
+
+impl Relay {
+    pub fn new(core: Arc<Core>, instance: InstanceId, head: &Parts, body: Incoming, ticket: Option<Ticket>) -> Self {
+        let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let mut relay = Relay {
+            core,
+            instance,
+            body: Some(body),
+            observer: Observer::default(),
+            ticket,
+            is_ok: head.status.is_success(),
+            is_stream: kind.starts_with("text/event-stream"),
+        };
+        relay.end_if_over();
+        relay
+    }
+
+    fn saw(&mut self, chunk: &[u8]) {
+        if !self.is_ok {
+            return;
+        }
+        self.observer.saw(chunk);
+        if let Some(ticket) = &mut self.ticket
+            // Comments that keep a stream alive are no tokens.
+            && (!self.is_stream || self.observer.has_events())
+        {
+            ticket.first_token();
+        }
+    }
+
+    /// A server need not ask again once a body says that it is over.
+    fn end_if_over(&mut self) {
+        if self.body.as_ref().is_some_and(HttpBody::is_end_stream) {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.body = None;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if let Some(ticket) = self.ticket.take()
+            && self.is_ok
+        {
+            ticket.finish(self.observer.output_tokens());
+        }
+        if let Some(cached_tokens) = self.observer.cached_tokens() {
+            let metrics = self.core.metrics().instance(self.instance.index());
+            metrics.reported_cached_tokens.increment(cached_tokens.into());
+        }
+    }
+}
+
+impl HttpBody for Relay {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(match ready!(Pin::new(body).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Some(chunk) = frame.data_ref() {
+                    self.saw(chunk);
+                }
+                self.end_if_over();
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.body = None;
+                // It is over at the instance; what became of it is no success.
+                self.ticket = None;
+                self.core.metrics().instance(self.instance.index()).failures.of(Failure::Body).increment(1);
+                self.core.failed_at(self.instance);
+                if self.is_stream && self.is_ok && !self.observer.is_done() {
+                    Some(Ok(Frame::data(Bytes::from_static(BROKEN_OFF))))
+                } else {
+                    Some(Err(error))
+                }
+            }
+            None => {
+                self.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            // The words for a stream that broke off may have to be added.
+            Some(_) if self.is_stream => SizeHint::default(),
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Some clients hang up as soon as they have read that the stream is over.
+        if self.observer.is_done() && self.ticket.is_some() {
+            self.settle();
+        }
+    }
+}

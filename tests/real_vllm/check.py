@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Two real vLLMs (CPU, tiny random model), the router in front: is what it predicts what they report?
+
+    check.py --venv VENV --warmpath BINARY [--requests 500] [--seed 1] [--keep-logs DIR]
+
+Sends a seeded mix of requests through the router, one after another, and compares the router's predicted overlap (header
+x-warmpath-overlap-tokens) with the cached_tokens that vLLM reports in the same answer. On the way prefix caches are reset, an
+instance is killed and restarted, and the router is restarted, to learn everything anew by replay. Then the official openai
+client, streaming and not. Fails below 99 % equal predictions. Run with the Python of VENV: it has requests and openai.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import requests
+
+HERE = pathlib.Path(__file__).resolve().parent
+BLOCK = 32
+MODEL = "tiny"
+PREFIX_TOKENS = (96, 160, 224, 320)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, condition, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.05)
+    sys.exit(f"{what} did not happen within {seconds} s")
+
+
+class Process:
+    def __init__(self, name, command, logs, env=None):
+        self.name, self.command, self.env = name, [str(part) for part in command], {**os.environ, **(env or {})}
+        self.log = open(logs / f"{name}.log", "ab")
+        self.start()
+
+    def start(self):
+        # A session of its own, so that vLLM's engine process goes with it.
+        self.child = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=self.env, start_new_session=True)
+
+    def end(self, number):
+        try:
+            os.killpg(self.child.pid, number)
+        except ProcessLookupError:
+            pass
+        self.child.wait(60)
+
+
+class Vllm(Process):
+    def __init__(self, name, venv, logs):
+        self.port, self.events = free_port(), None
+        while self.events is None or self.events > 65000:
+            self.events = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [HERE / "run_vllm_cpu.sh", venv, self.port, self.events, "--enable-prompt-tokens-details"]
+        super().__init__(name, command, logs, {"BLOCKS": "96"})
+
+    def wait(self):
+        wait_for(f"{self.name}'s start", lambda: requests.get(f"{self.url}/health", timeout=2).ok, 600)
+
+
+class Router(Process):
+    def __init__(self, binary, vllms, model_folder, folder, logs):
+        grpc, http, admin = free_port(), free_port(), free_port()
+        self.url, self.admin = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}"
+        config = [
+            f'[server]\nlisten = "127.0.0.1:{grpc}"\nhttp_listen = "127.0.0.1:{http}"\nadmin_listen = "127.0.0.1:{admin}"',
+            f"[health]\ninterval_seconds = 1\n[routing]\nblock_size = {BLOCK}",
+        ]
+        for vllm in vllms:
+            config.append(
+                f'[[instances]]\nname = "{vllm.name}"\nurl = "{vllm.url}"\nmodel = "{MODEL}"\n'
+                f'kv_events = {{ endpoint = "tcp://127.0.0.1:{vllm.events}", '
+                f'replay_endpoint = "tcp://127.0.0.1:{vllm.events + 10}" }}'
+            )
+        config.append(f'[[tokenizers]]\nmodel = "{MODEL}"\npath = "{model_folder}"')
+        path = folder / "warmpath.toml"
+        path.write_text("\n".join(config) + "\n")
+        super().__init__("router", [binary, "serve", "--config", path], logs)
+
+    def instances(self):
+        return {one["name"]: one for one in requests.get(f"{self.admin}/instances", timeout=5).json()}
+
+    def wait(self):
+        def exact():
+            return all(i["knowledge"] == "exact" and i["availability"] == "ready" for i in self.instances().values())
+
+        wait_for("exact knowledge of every instance", exact, 120)
+
+
+class Mix:
+    """Shared prefixes, conversations, exact repeats, salts: prompts of token ids, seeded."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.prefixes = [self.tokens(length) for length in PREFIX_TOKENS]
+        self.conversations, self.sent = [], []
+
+    def tokens(self, count):
+        return [self.random.randrange(100, 400) for _ in range(count)]
+
+    def next(self):
+        draw = self.random.random()
+        if draw < 0.35 or not self.sent:
+            kind, prompt, salt = "shared prefix", self.random.choice(self.prefixes) + self.tokens(self.random.randint(5, 90)), None
+        elif draw < 0.60 and self.conversations:
+            conversation = self.random.choice(self.conversations[-6:])
+            kind, prompt, salt = "next turn", conversation + self.tokens(self.random.randint(5, 40)), None
+        elif draw < 0.80:
+            prompt, salt = self.random.choice(self.sent[-12:])
+            kind = "exact repeat"
+        elif draw < 0.92:
+            salt = self.random.choice(["tenant-1", "tenant-2"])
+            kind, prompt = "salted", self.random.choice(self.prefixes) + self.tokens(self.random.randint(5, 60))
+        else:
+            kind, prompt, salt = "all new", self.tokens(self.random.randint(20, 700)), None
+        return kind, prompt[:900], salt
+
+    def answered(self, prompt, salt, output):
+        self.sent.append((prompt, salt))
+        if salt is None:
+            self.conversations.append(prompt + output)
+
+
+def complete(session, url, prompt, salt, stream, max_tokens):
+    body = {
+        "model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True,
+        "return_token_ids": True, "stream": stream,
+    }
+    if salt:
+        body["cache_salt"] = salt
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    answer = session.post(f"{url}/v1/completions", json=body, timeout=120, stream=stream)
+    if answer.status_code != 200:
+        return answer, None, None
+    if not stream:
+        answer_body = answer.json()
+        return answer, answer_body["usage"], answer_body["choices"][0]["token_ids"]
+    usage, output, done = None, [], False
+    for line in answer.iter_lines():
+        if line == b"data: [DONE]":
+            done = True
+        elif line.startswith(b"data: "):
+            chunk = json.loads(line[6:])
+            usage = chunk.get("usage") or usage
+            for choice in chunk["choices"]:
+                output += choice.get("token_ids") or []
+    assert done, "a stream ended without [DONE]"
+    return answer, usage, output
+
+
+def run_mix(arguments, vllms, router):
+    mix, session = Mix(arguments.seed), requests.Session()
+    kinds, wrong, at = collections.Counter(), [], 0
+    equal, cached, prompt_tokens, by_instance, restarting = 0, 0, 0, collections.Counter(), None
+    n = arguments.requests
+    events = {n * 3 // 10: "reset", n * 5 // 10: "reset", n * 6 // 10: "kill", n * 8 // 10: "router"}
+    while at < n:
+        what = events.pop(at, None)
+        if what == "reset":
+            for vllm in vllms:
+                requests.post(f"{vllm.url}/reset_prefix_cache", timeout=10).raise_for_status()
+        elif what == "kill":
+            vllms[0].end(signal.SIGKILL)
+            wait_for("its going noticed", lambda: router.instances()[vllms[0].name]["availability"] == "down", 30)
+            vllms[0].start()
+            restarting = at + n // 10
+        elif what == "router":
+            router.end(signal.SIGTERM)
+            router.start()
+            router.wait()
+        if restarting == at:
+            vllms[0].wait()
+            router.wait()
+            restarting = None
+        kind, prompt, salt = mix.next()
+        answer, usage, output = complete(session, router.url, prompt, salt, at % 2 == 0, mix.random.randint(1, 40))
+        if usage is None:
+            sys.exit(f"request {at} ({kind}): {answer.status_code} {answer.text}")
+        predicted = int(answer.headers["x-warmpath-overlap-tokens"])
+        reported = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        kinds[kind] += 1
+        by_instance[answer.headers["x-warmpath-instance"]] += 1
+        cached += reported
+        prompt_tokens += len(prompt)
+        if predicted == reported:
+            equal += 1
+        else:
+            wrong.append({"request": at, "kind": kind, "predicted": predicted, "reported": reported})
+        mix.answered(prompt, salt, output)
+        at += 1
+        # vLLM publishes a step's events after it, so they race the next request of a client that waits for nothing.
+        time.sleep(arguments.pause)
+    metrics = requests.get(f"{router.admin}/metrics", timeout=10).text
+    return {
+        "requests": n, "equal": equal, "share": equal / n, "wrong": wrong, "kinds": dict(kinds), "by_instance": dict(by_instance),
+        "prompt_tokens": prompt_tokens, "cached_tokens": cached, "pause_seconds": arguments.pause,
+        "replays": [line for line in metrics.splitlines() if line.startswith("warmpath_kv_event_replays_total")],
+    }
+
+
+TEXTS = [
+    "once upon a time there was a small machine which dreamed of electric sheep under a blue sky ",
+    "Zażółć gęślą jaźń; 你好,世界; مرحبا بالعالم; 🦀🦀 e\u0301 \u00a0\u200b \r\n\t\"quoted\" \\back\\ ",
+    "def add(a, b):\n    return a + b  # <|im_end|> inside a text <|im_start|>user\n",
+    "   spaces   and\n\n\nlines, 1234567890 $%&'()*+ don't it's I'LL ",
+]
+SYSTEMS = ["You are a helpful assistant. " * 6, TEXTS[1] * 2]
+
+
+def run_texts(router, seed, count):
+    """Texts and chats, growing by turns: the tokens are the router's own, so a wrong one shows as a wrong overlap or length."""
+    chance, session, wrong, cached, equal = random.Random(seed), requests.Session(), [], 0, 0
+    chats = [[{"role": "system", "content": system}] for system in SYSTEMS]
+    for at in range(count):
+        what = at % 3
+        if what == 0:
+            path, body = "/v1/completions", {"prompt": chance.choice(TEXTS) * chance.randint(1, 3) + str(chance.randint(0, 9))}
+        else:
+            messages = chance.choice(chats)
+            content = chance.choice(TEXTS)
+            if chance.random() < 0.3:
+                content = [{"type": "text", "text": content}, {"type": "text", "text": "and more"}]
+            messages.append({"role": "user", "content": content})
+            path, body = "/v1/chat/completions", {"messages": messages}
+        body |= {"model": MODEL, "max_tokens": 3, "temperature": 0, "ignore_eos": True}
+        answer = session.post(router.url + path, json=body, timeout=120)
+        if answer.status_code == 400 and what:
+            messages[1:] = []  # too long for the model: the conversation begins anew
+            continue
+        said = answer.json()
+        usage = said["usage"]
+        reported = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        predicted = answer.headers.get("x-warmpath-overlap-tokens"), answer.headers.get("x-warmpath-prompt-tokens")
+        cached += reported
+        if predicted == (str(reported), str(usage["prompt_tokens"])):
+            equal += 1
+        else:
+            wrong.append({"path": path, "predicted": predicted, "reported": (reported, usage["prompt_tokens"]), "body": body})
+        if what:
+            messages.append({"role": "assistant", "content": said["choices"][0]["message"]["content"] or ""})
+        time.sleep(0.02)
+    sent = equal + len(wrong)
+    return {"texts and chats": sent, "equal": equal, "share": equal / sent, "cached_tokens": cached, "wrong": wrong[:3]}
+
+
+def check_openai(url):
+    import openai
+
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    assert MODEL in [model.id for model in client.models.list()]
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Why is the sky blue?"}]
+    whole = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=12, temperature=0)
+    assert whole.usage.completion_tokens >= 1 and whole.choices[0].message.content is not None
+    stream = client.chat.completions.create(
+        model=MODEL, messages=messages, max_tokens=12, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content, "streamed and not, the same prompt gives another text"
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    completion = client.completions.create(model=MODEL, prompt=list(range(300, 340)), max_tokens=5)
+    assert completion.usage.prompt_tokens == 40
+    pieces = list(client.completions.create(model=MODEL, prompt="once upon a time", max_tokens=5, stream=True))
+    assert pieces[-1].choices[0].finish_reason in ("length", "stop")
+    response = client.responses.create(model=MODEL, input="once upon a time", max_output_tokens=16)
+    assert response.id
+    for call, expected in [
+        (lambda: client.chat.completions.create(model="nobody", messages=messages), openai.NotFoundError),
+        (lambda: client.completions.create(model=MODEL, prompt=[300] * 5000), openai.BadRequestError),
+    ]:
+        try:
+            call()
+        except expected:
+            continue
+        raise AssertionError(f"{expected.__name__} was expected")
+    return openai.__version__
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--venv", type=pathlib.Path, required=True)
+    parser.add_argument("--warmpath", type=pathlib.Path, required=True)
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds between an answer and the next request")
+    parser.add_argument("--keep-logs", type=pathlib.Path)
+    arguments = parser.parse_args()
+    running = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        logs = arguments.keep_logs or folder
+        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            vllms = []
+            for name in ("a", "b"):
+                vllms.append(Vllm(name, arguments.venv, logs))
+                running.append(vllms[-1])
+            for vllm in vllms:
+                vllm.wait()
+            router = Router(arguments.warmpath.resolve(), vllms, (arguments.venv / "tiny-model").resolve(), folder, logs)
+            running.append(router)
+            router.wait()
+            client = check_openai(router.url)
+            print(f"openai {client}: models, chat, completions, responses, streaming and not, errors: as ever", flush=True)
+            texts = run_texts(router, arguments.seed, arguments.requests // 5)
+            print(json.dumps(texts, indent=1, ensure_ascii=False), flush=True)
+            figures = run_mix(arguments, vllms, router)
+            print(json.dumps(figures, indent=1))
+            if texts["share"] < 0.99:
+                sys.exit(f"only {texts['share']:.2%} of the texts and chats were tokenized as vLLM does")
+            if figures["share"] < 0.99:
+                sys.exit(f"only {figures['share']:.2%} of the predictions were equal to what vLLM reported")
+        finally:
+            for process in running:
+                process.end(signal.SIGTERM if process.name == "router" else signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -91,6 +91,7 @@ def main(warmpath):
 [server]
 listen = "127.0.0.1:{ports['grpc']}"
 admin_listen = "127.0.0.1:{ports['admin']}"
+http_listen = "127.0.0.1:0"
 [[instances]]
 name = "mock"
 url = "http://127.0.0.1:{ports['http']}"

@@ -16,7 +16,8 @@ pub struct Decision {
     pub instance: InstanceId,
     /// Prompt length in tokens.
     pub prompt_tokens: u32,
-    /// Tokens of the prompt that the chosen instance has cached, as far as the index knows.
+    /// Tokens of the prompt that the chosen instance has cached as far as the index knows, or will have once the requests
+    /// in flight there are computed; blocks in slower tiers count for less ([`TierWeights`](super::TierWeights)).
     pub overlap_tokens: u32,
     /// The same for the instance that has most.
     pub best_overlap_tokens: u32,

@@ -9,6 +9,7 @@ mod http;
 mod kv_events;
 mod mock;
 mod process;
+mod recorder;
 mod replay;
 mod support;
 mod tokenizer;

@@ -4,7 +4,7 @@
 
 use super::declaration::{Kind, Metric};
 use super::labels::{
-    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, Recording, ReplayOutcome, SkipReason, State,
 };
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -24,6 +24,12 @@ pub(crate) struct Metrics {
     pub answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
+    /// See [`Metric::RecorderRequests`].
+    pub recorder_requests: PerLabel<Recording, Counter>,
+    /// See [`Metric::RecorderFiles`].
+    pub recorder_files: Counter,
+    /// See [`Metric::RecorderHeldBytes`].
+    pub recorder_held_bytes: Gauge,
     instances: Vec<InstanceMetrics>,
 }
 
@@ -104,6 +110,9 @@ impl Metrics {
             index_entries: registry.gauge(Metric::IndexEntries, None, None),
             answers: registry.counters(Metric::HttpRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
+            recorder_requests: registry.counters(Metric::RecorderRequests, None),
+            recorder_files: registry.counter(Metric::RecorderFiles, None, None),
+            recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
             instances: instances.into_iter().map(instance).collect(),
         }
     }

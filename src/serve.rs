@@ -21,7 +21,7 @@ mod watch;
 pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, Member};
-pub use telemetry::logs;
+pub use telemetry::{logs, metrics_document};
 pub use tokenizer::TokenizerError;
 pub use watch::kv_events;
 

@@ -8,6 +8,7 @@ mod advise;
 mod client;
 mod config;
 mod demo;
+mod metrics;
 mod mock_vllm;
 mod replay;
 mod route;
@@ -49,6 +50,7 @@ enum Command {
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
+    Metrics(metrics::Metrics),
 }
 
 impl Cli {
@@ -63,6 +65,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),
+            Command::Metrics(metrics) => metrics.run(),
         }
     }
 }

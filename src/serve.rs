@@ -23,7 +23,7 @@ pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, Member};
 pub use recorder::RecorderError;
-pub use telemetry::logs;
+pub use telemetry::{logs, metrics_document};
 pub use tokenizer::TokenizerError;
 pub use watch::kv_events;
 

@@ -171,6 +171,11 @@ impl Fleet {
         self.reservations.len()
     }
 
+    /// When a request in flight was placed.
+    pub fn booked_at(&self, request: RequestId) -> Option<Time> {
+        self.reservations.get(&request).map(|reservation| reservation.booked_at)
+    }
+
     pub fn arrivals_per_second(&self, now: Time) -> f64 {
         self.arrivals.per_second(now)
     }

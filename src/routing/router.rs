@@ -168,6 +168,11 @@ impl Router {
         self.fleet.lock().in_flight()
     }
 
+    /// When a request in flight was placed; `None` once it ended.
+    pub fn booked_at(&self, request: RequestId) -> Option<Time> {
+        self.fleet.lock().booked_at(request)
+    }
+
     /// How much the index holds.
     pub fn index_stats(&self) -> IndexStats {
         self.index.stats()

@@ -1,7 +1,7 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::Core;
-use super::ingress::{admin, grpc, http};
+use super::ingress::{admin, grpc, http, observed};
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
@@ -137,6 +137,7 @@ impl App {
         tasks.spawn("grpc", server);
         let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
+        let routes = observed::layer(routes, Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.
             let _ = stream.set_nodelay(true);
@@ -203,7 +204,7 @@ fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mu
     }
 }
 
-/// Tells the router that time passes, so that leases run out, and keeps the metrics' memory bounded.
+/// Tells the router that time passes, so that leases run out.
 async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
     // A lease is overrun by a tenth, or by a second, at most.
     let lease = core.router().config().lease;
@@ -211,7 +212,6 @@ async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infal
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
         core.time_passed();
-        core.metrics().upkeep();
     }
     Ok(())
 }

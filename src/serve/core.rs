@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::health::{Check, Health};
 use super::recorder::Recording;
 use super::telemetry::labels::{LearnProblem, Outcome};
-use super::telemetry::metrics::{Metrics, Routed};
+use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::Config;
 use crate::routing::{
     Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router, Time,
@@ -50,7 +50,7 @@ impl Core {
             router: Router::new(config.routing),
             clock: Clock::start(),
             members: config.instances.iter().map(|instance| member(instance, &config.health)).collect(),
-            metrics: Metrics::new(config.instances.iter().map(|instance| instance.name.as_str())),
+            metrics: Metrics::new(config.instances.iter().map(|instance| instance.name.as_str()), &config.routing),
             draining: AtomicBool::new(false),
             only_model: only_model(&config.instances),
             recording,
@@ -92,7 +92,13 @@ impl Core {
     pub fn learn(&self, fact: Fact<'_>) -> Result<(), LearnError> {
         let now = self.clock.now();
         self.recording.learnt(&fact, now);
+        let stage = Progress::of(&fact);
+        // Looked up first: the end of a request takes its booking with it.
+        let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
         let learned = self.router.learn(fact, now);
+        if let (Ok(()), Some((_, progress)), Some(booked)) = (&learned, stage, booked) {
+            self.metrics.progressed(progress, now.since(booked).as_secs_f64());
+        }
         if let Err(error) = &learned {
             self.metrics.learn_error(LearnProblem::from(error));
         }
@@ -184,13 +190,10 @@ impl Core {
 
     /// Every metric, in Prometheus's text format.
     pub fn render_metrics(&self) -> String {
-        let index = self.router.index_stats();
-        self.metrics.totals(self.router.in_flight(), index.blocks, index.entries);
+        self.metrics.totals(self.router.in_flight(), &self.router.index_stats());
         for state in self.instances() {
             let metrics = self.metrics.instance(state.instance.index());
-            metrics.knowledge.only(state.knowledge.into());
-            metrics.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
-            metrics.cached_blocks.set(self.router.cached_blocks(state.instance) as f64);
+            metrics.totals(&state, self.router.cached_blocks(state.instance));
         }
         self.recording.totals(&self.metrics);
         self.metrics.render()

@@ -3,4 +3,5 @@
 pub(super) mod admin;
 pub(super) mod grpc;
 pub(super) mod http;
+pub(super) mod observed;
 mod status;

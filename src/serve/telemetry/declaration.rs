@@ -1,7 +1,5 @@
 //! Every metric, declared once: its name, how it is kept, its unit, its help.
 
-use metrics::Unit;
-
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Metric {
@@ -34,21 +32,75 @@ pub(super) enum Metric {
     RecorderRequests,
     RecorderFiles,
     RecorderHeldBytes,
+    RequestTtft,
+    RequestSeconds,
+    HttpResponses,
+    HttpFirstByte,
+    IndexBytes,
+    InstanceRequests,
+    InstanceAssigned,
+    InstancePrefillWait,
+    BuildInfo,
+    RoutingInfo,
+    ProcessCpu,
+    ProcessResident,
+    ProcessVirtual,
+    ProcessOpenFds,
+    ProcessMaxFds,
+    ProcessThreads,
+    ProcessStart,
 }
 
 /// How a metric is kept.
 pub(super) enum Kind {
     Counter,
     Gauge,
+    /// Upper bounds, ascending.
     Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// What one of a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Count,
+    Seconds,
+    Bytes,
+}
+
+impl Unit {
+    /// As the documentation spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "count",
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+        }
+    }
 }
 
 /// Seconds: a decision takes microseconds, and what takes a tenth of a second is broken.
 const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1];
 
+/// Seconds: a cached prompt's first token takes some tens of milliseconds, a long queue's some tens of seconds.
+const TTFT_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds: an embedding takes milliseconds, a long generation minutes.
+const REQUEST_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 29] = [
+    pub const ALL: &[Metric] = &[
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -78,7 +130,29 @@ impl Metric {
         Metric::RecorderRequests,
         Metric::RecorderFiles,
         Metric::RecorderHeldBytes,
+        Metric::RequestTtft,
+        Metric::RequestSeconds,
+        Metric::HttpResponses,
+        Metric::HttpFirstByte,
+        Metric::IndexBytes,
+        Metric::InstanceRequests,
+        Metric::InstanceAssigned,
+        Metric::InstancePrefillWait,
+        Metric::BuildInfo,
+        Metric::RoutingInfo,
+        Metric::ProcessCpu,
+        Metric::ProcessResident,
+        Metric::ProcessVirtual,
+        Metric::ProcessOpenFds,
+        Metric::ProcessMaxFds,
+        Metric::ProcessThreads,
+        Metric::ProcessStart,
     ];
+
+    /// Its position in [`ALL`](Self::ALL).
+    pub const fn position(self) -> usize {
+        self as usize
+    }
 
     /// Name, kind, unit and help.
     pub const fn declaration(self) -> (&'static str, Kind, Unit, &'static str) {
@@ -227,6 +301,75 @@ impl Metric {
                 Kind::Gauge,
                 Unit::Bytes,
                 "Memory of requests that wait to be recorded until they, and those before them, have ended.",
+            ),
+            Metric::RequestTtft => (
+                "warmpath_request_ttft_seconds",
+                Kind::Histogram(TTFT_BUCKETS),
+                Unit::Seconds,
+                "Time from the decision to the first token, or to the first byte of an answer that is not streamed.",
+            ),
+            Metric::RequestSeconds => (
+                "warmpath_request_seconds",
+                Kind::Histogram(REQUEST_BUCKETS),
+                Unit::Seconds,
+                "Time from the decision to the end of a routed request, by how it ended.",
+            ),
+            Metric::HttpResponses => (
+                "warmpath_http_responses_total",
+                Kind::Counter,
+                Unit::Count,
+                "Answers of the OpenAI API that began, by call and class of status.",
+            ),
+            Metric::HttpFirstByte => (
+                "warmpath_http_first_byte_seconds",
+                Kind::Histogram(REQUEST_BUCKETS),
+                Unit::Seconds,
+                "Time from a request's head to its answer's head, the reading of the body and retries included, by call.",
+            ),
+            Metric::IndexBytes => {
+                ("warmpath_index_bytes", Kind::Gauge, Unit::Bytes, "Memory that the index takes, as it counts it.")
+            }
+            Metric::InstanceRequests => (
+                "warmpath_instance_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests in flight at an instance, waiting for their first token or past it.",
+            ),
+            Metric::InstanceAssigned => {
+                ("warmpath_instance_assigned_total", Kind::Counter, Unit::Count, "Requests placed at an instance.")
+            }
+            Metric::InstancePrefillWait => (
+                "warmpath_instance_prefill_wait_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "Estimated time until an instance would begin a new request's prefill.",
+            ),
+            Metric::BuildInfo => ("warmpath_build_info", Kind::Gauge, Unit::Count, "1, with the version that runs."),
+            Metric::RoutingInfo => {
+                ("warmpath_routing_info", Kind::Gauge, Unit::Count, "1, with the policy and the block size in force.")
+            }
+            Metric::ProcessCpu => (
+                "process_cpu_seconds_total",
+                Kind::Counter,
+                Unit::Seconds,
+                "CPU time of the router's process, user and system.",
+            ),
+            Metric::ProcessResident => {
+                ("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Memory of the process that is in RAM.")
+            }
+            Metric::ProcessVirtual => {
+                ("process_virtual_memory_bytes", Kind::Gauge, Unit::Bytes, "Address space of the process.")
+            }
+            Metric::ProcessOpenFds => ("process_open_fds", Kind::Gauge, Unit::Count, "Open file descriptors."),
+            Metric::ProcessMaxFds => {
+                ("process_max_fds", Kind::Gauge, Unit::Count, "File descriptors that may be open at once.")
+            }
+            Metric::ProcessThreads => ("process_threads", Kind::Gauge, Unit::Count, "Threads of the process."),
+            Metric::ProcessStart => (
+                "process_start_time_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "When the process started, in seconds since 1970.",
             ),
         }
     }

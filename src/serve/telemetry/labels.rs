@@ -2,6 +2,7 @@
 
 use crate::routing::index::IndexError;
 use crate::routing::{Knowledge, LearnError, RouteError};
+use crate::serve::ingress::http::api::Api;
 
 /// A label whose values are known ahead.
 pub(crate) trait Label: Copy + 'static {
@@ -127,6 +128,50 @@ label! {
 }
 
 label! {
+    /// Which call of the OpenAI API.
+    Call "call" {
+        Completions = "completions",
+        Chat = "chat",
+        Responses = "responses",
+        Messages = "messages",
+        Embeddings = "embeddings",
+        Generate = "generate",
+        Tokenize = "tokenize",
+        Models = "models",
+        Other = "other",
+    }
+}
+
+label! {
+    /// The class of an HTTP status.
+    StatusClass "status" {
+        Success = "2xx",
+        Redirect = "3xx",
+        ClientError = "4xx",
+        ServerError = "5xx",
+    }
+}
+
+label! {
+    /// How a routed request ended.
+    End "end" {
+        Finished = "finished",
+        /// Refused, failed, cancelled, or its caller went away.
+        Abandoned = "abandoned",
+    }
+}
+
+label! {
+    /// What a request in flight waits for.
+    Stage "stage" {
+        /// Its first token.
+        Prefill = "prefill",
+        /// Its last one.
+        Decode = "decode",
+    }
+}
+
+label! {
     /// Why a prompt could not be looked up in the index.
     ByLoad "reason" {
         /// It is a text, and there is no tokenizer for it.
@@ -186,6 +231,34 @@ label! {
         Status = "status",
         /// It broke off inside its answer.
         Body = "body",
+    }
+}
+
+impl StatusClass {
+    /// The class that a status belongs to. There are no final statuses below 200, and none are known above 599.
+    pub fn of(status: u16) -> Self {
+        match status {
+            ..300 => StatusClass::Success,
+            300..400 => StatusClass::Redirect,
+            400..500 => StatusClass::ClientError,
+            500.. => StatusClass::ServerError,
+        }
+    }
+}
+
+impl From<Api> for Call {
+    fn from(api: Api) -> Self {
+        match api {
+            Api::Completions => Call::Completions,
+            Api::Chat => Call::Chat,
+            Api::Responses => Call::Responses,
+            Api::Messages => Call::Messages,
+            Api::Embeddings => Call::Embeddings,
+            Api::Generate => Call::Generate,
+            Api::Tokenize => Call::Tokenize,
+            Api::Models => Call::Models,
+            Api::Other => Call::Other,
+        }
     }
 }
 

@@ -97,3 +97,20 @@ fn generated_files_are_current() {
         assert!(kept == generated, "{file} is not what `warmpath {}` prints now", arguments.join(" "));
     }
 }
+
+#[test]
+fn manual_pages_and_completions_know_every_command() {
+    let page = succeeds(&["man"]);
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(&["man", "--folder", folder.path().to_str().unwrap()]);
+    for command in ["serve", "replay", "top", "config", "mock\\-vllm"] {
+        assert!(page.contains(&format!("warmpath\\-{command}")), "{command} is missing from {page}");
+        let file = format!("warmpath-{}.1", command.replace('\\', ""));
+        let page = std::fs::read_to_string(folder.path().join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(page.contains(".SH SYNOPSIS"), "{file}: {page}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeeds(&["completions", shell]);
+        assert!(script.contains("mock-vllm") && script.contains("kv-replay-port"), "{shell}: {script}");
+    }
+}

@@ -90,12 +90,9 @@ fn a_router_that_is_not_there_is_said_so() {
 
 /// What is generated is in the repository as it is generated now.
 #[test]
-fn generated_files_are_current() {
-    for (file, arguments) in [("deploy/metrics.md", &["metrics"][..])] {
-        let generated = succeeds(arguments);
-        let kept = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-        assert!(kept == generated, "{file} is not what `warmpath {}` prints now", arguments.join(" "));
-    }
+fn the_list_of_metrics_is_current() {
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/metrics.md")).unwrap();
+    assert!(kept == succeeds(&["metrics"]), "deploy/metrics.md is not what `warmpath metrics` prints now");
 }
 
 #[test]

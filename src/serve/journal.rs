@@ -196,6 +196,8 @@ pub struct Verdict {
 const LATELY: usize = 60;
 /// A difference of so many points is worth a look.
 const WIDE: f64 = 0.05;
+/// A difference that answers still under way, and a few that do not say, cannot explain.
+const UNTRUE: f64 = 0.10;
 /// Less than this share cached anywhere is little.
 const LITTLE: f64 = 0.10;
 
@@ -215,7 +217,7 @@ impl Verdict {
         let unsure = knowledge.iter().filter(|knowledge| **knowledge != Knowledge::Exact).count();
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         let (suspect, says) = match () {
-            () if delivered > 0.0 && (chosen - delivered).abs() > WIDE => (
+            () if delivered > 0.0 && (chosen - delivered).abs() > UNTRUE => (
                 Suspect::Index,
                 format!(
                     "The index: {} of prompt tokens were predicted to be cached, and {} were delivered; {unsure} of {} \

@@ -96,7 +96,7 @@ fn exporter(page: &str) -> PrometheusRecorder {
         if name.ends_with("_total") {
             recorder.register_counter(&key, &METADATA).increment(1);
         } else {
-            recorder.register_gauge(&key, &METADATA).set(value.parse().expect("a value is a number"));
+            recorder.register_gauge(&key, &METADATA).set(value.parse::<f64>().expect("a value is a number"));
         }
     }
     recorder

@@ -6,14 +6,17 @@
 
 mod advise;
 mod client;
+mod completions;
 mod config;
 mod demo;
+mod man;
 mod metrics;
 mod mock_vllm;
 mod replay;
 mod route;
 mod serve;
 mod shutdown;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +54,9 @@ enum Command {
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
     Metrics(metrics::Metrics),
+    Top(top::Top),
+    Man(man::Man),
+    Completions(completions::Completions),
 }
 
 impl Cli {
@@ -66,6 +72,9 @@ impl Cli {
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),
             Command::Metrics(metrics) => metrics.run(),
+            Command::Top(top) => top.run(),
+            Command::Man(man) => man.run(),
+            Command::Completions(completions) => completions.run(),
         }
     }
 }

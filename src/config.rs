@@ -4,11 +4,15 @@
 //! what can be run. The second step goes on after a problem, so that every problem of a file is reported at once, unknown
 //! fields included.
 //!
-//! Absent on purpose: layers, environment variables, reloading.
+//! Environment variables stand above the file, one for each setting of a section.
+//!
+//! Absent on purpose: other layers, reloading.
 
 mod check;
+mod environment;
 mod problem;
 mod raw;
+mod settings;
 
 pub use problem::{Invalid, Problem};
 
@@ -142,7 +146,14 @@ impl Config {
 
     /// Reads a TOML file's text. The error holds every problem that was found.
     pub fn parse(text: &str) -> Result<Config, Invalid> {
-        let (raw, problems) = raw::read(text).map_err(Invalid::from)?;
+        Config::parse_under(text, [])
+    }
+
+    /// The same under environment variables: `WARMPATH__ROUTING__POLICY` stands above `policy` in `[routing]`. Others than
+    /// those that begin with `WARMPATH__` are left alone; of those, one that names no setting is a problem.
+    pub fn parse_under(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Invalid> {
+        let text = environment::overlay(text, environment).map_err(|problems| Invalid { problems })?;
+        let (raw, problems) = raw::read(&text).map_err(Invalid::from)?;
         check::config(raw, problems)
     }
 }

@@ -10,7 +10,7 @@ use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
 use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
-use super::policy::{Candidate, Dice, Policy, PolicyKind, Tuning, View};
+use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
 use super::prefill::PrefillModel;
 use super::request::Request;
 use super::tiers::TierWeights;
@@ -59,6 +59,13 @@ impl Default for Config {
             approximate_blocks_max: 1 << 16,
             tier_weights: TierWeights::default(),
         }
+    }
+}
+
+impl Config {
+    /// The policy with its tuning.
+    pub fn policy_spec(&self) -> PolicySpec {
+        PolicySpec { kind: self.policy, tuning: self.tuning }
     }
 }
 

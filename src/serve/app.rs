@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::ingress::{admin, grpc, http, observed};
+use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
@@ -148,6 +149,7 @@ impl App {
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("admin", async move { admin.await });
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
+        tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         watch(&config, &core, &upstream, &mut tasks, &stop);
 
         let failed = tokio::select! {
@@ -212,6 +214,16 @@ async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infal
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
         core.time_passed();
+    }
+    Ok(())
+}
+
+/// Ends a step of the journal's history again and again.
+async fn keep_journal(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
+    let mut ticks = tokio::time::interval(journal::STEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
+        core.step();
     }
     Ok(())
 }

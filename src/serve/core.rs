@@ -3,11 +3,13 @@
 use super::clock::Clock;
 use super::health::{Check, Health};
 use super::recorder::Recording;
+use super::journal::Journal;
 use super::telemetry::labels::{LearnProblem, Outcome};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::Config;
 use crate::routing::{
-    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router, Time,
+    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Request, RouteError,
+    Router, Time,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +23,8 @@ pub struct Core {
     draining: AtomicBool,
     only_model: Option<String>,
     recording: Recording,
+    journal: Journal,
+    settings: Vec<(String, String)>,
 }
 
 /// A configured instance.
@@ -54,6 +58,8 @@ impl Core {
             draining: AtomicBool::new(false),
             only_model: only_model(&config.instances),
             recording,
+            journal: Journal::new(),
+            settings: config.settings(),
         };
         for (position, instance) in config.instances.iter().enumerate() {
             let id = id(position);
@@ -82,6 +88,7 @@ impl Core {
                     best_overlap_tokens: decision.best_overlap_tokens,
                 };
                 self.metrics.decided(Outcome::Routed, Some(&routed), seconds);
+                self.journal.decided(began, decision, is_known(&request.prompt));
             }
             Err(error) => self.metrics.decided(error.into(), None, seconds),
         }
@@ -96,8 +103,10 @@ impl Core {
         // Looked up first: the end of a request takes its booking with it.
         let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
         let learned = self.router.learn(fact, now);
-        if let (Ok(()), Some((_, progress)), Some(booked)) = (&learned, stage, booked) {
-            self.metrics.progressed(progress, now.since(booked).as_secs_f64());
+        if let (Ok(()), Some((request, progress)), Some(booked)) = (&learned, stage, booked) {
+            let seconds = now.since(booked).as_secs_f64();
+            self.metrics.progressed(progress, seconds);
+            self.journal.progressed(request, progress, seconds);
         }
         if let Err(error) = &learned {
             self.metrics.learn_error(LearnProblem::from(error));
@@ -188,6 +197,26 @@ impl Core {
         self.router.instances(self.clock.now())
     }
 
+    /// What happened lately.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Ends a step of the journal's history.
+    pub(super) fn step(&self) {
+        self.journal.step(self.clock.now(), self.metrics.read(self.router.in_flight()));
+    }
+
+    /// The configuration in force, line by line.
+    pub(super) fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// Time since it was made.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
     /// Every metric, in Prometheus's text format.
     pub fn render_metrics(&self) -> String {
         self.metrics.totals(self.router.in_flight(), &self.router.index_stats());
@@ -220,6 +249,14 @@ impl Core {
     pub(super) fn set_connected(&self, instance: InstanceId, connected: bool) {
         self.member(instance).connected.store(connected, Ordering::Relaxed);
         self.metrics.instance(instance.index()).connected.set(if connected { 1.0 } else { 0.0 });
+    }
+}
+
+/// Whether a prompt's content can be looked up, and not only its length.
+fn is_known(prompt: &Prompt<'_>) -> bool {
+    match prompt {
+        Prompt::Tokens(_) => true,
+        Prompt::Blocks { contents, .. } => !contents.is_empty(),
     }
 }
 

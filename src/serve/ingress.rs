@@ -5,3 +5,4 @@ pub(super) mod grpc;
 pub(super) mod http;
 pub(super) mod observed;
 mod status;
+mod ui;

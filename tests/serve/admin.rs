@@ -1,8 +1,9 @@
 //! What operators ask over HTTP.
 
-use crate::support::{MODEL, config, eventually, get, instance, mock_config, post, start_app, start_mock};
+use crate::support::{MODEL, config, eventually, get, instance, mock_config, post, send, start_app, start_mock};
 use serde_json::Value;
 use std::net::SocketAddr;
+use warmpath::serve::Why;
 use warmpath::serve::proto::{CompleteRequest, Outcome};
 
 #[tokio::test]
@@ -117,4 +118,51 @@ async fn the_process_tells_of_itself() {
     assert!((-2.0..86_400.0).contains(&age), "{age}");
     assert!(page.contains("warmpath_routing_info{policy=\"prefix_cost\",block_size=\"16\"} 1"), "{page}");
     app.running.stop().await;
+}
+
+/// The page's files, and what a browser is told that they may do.
+#[tokio::test]
+async fn the_page_is_there_and_asks_for_nothing_outside() {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let app = start_app(config(vec![instance("a", nowhere, None)])).await;
+    let page = get(app.admin, "/ui").await;
+    assert_eq!(page.0, 200);
+    for path in ["/ui/page.css", "/ui/page.js"] {
+        assert!(page.1.contains(path), "{path} is not asked for");
+        assert_eq!(get(app.admin, path).await.0, 200, "{path}");
+    }
+    for text in [page.1, get(app.admin, "/ui/page.css").await.1, get(app.admin, "/ui/page.js").await.1] {
+        let outside = text.replace("http://www.w3.org/2000/svg", "");
+        assert!(!outside.contains("http://") && !outside.contains("https://") && !outside.contains("innerHTML"));
+    }
+    let request = hyper::Request::get(format!("http://{}/ui", app.admin));
+    let response = send(request.body(Default::default()).unwrap()).await;
+    let policy = response.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_tells_decisions_and_what_became_of_them() {
+    let mut mock = start_mock(mock_config()).await;
+    let mut app = start_app(config(vec![mock.instance("a")])).await;
+    mock.subscribed().await;
+    let prompt: Vec<u32> = (1..=100).collect();
+    let body = serde_json::json!({"model": MODEL, "prompt": prompt, "max_tokens": 4});
+    assert_eq!(post(app.http, "/v1/completions", &body).await.0, 200);
+    eventually("the mock's blocks", || app.cached_blocks(0) == 6).await;
+    app.route(&prompt).await.unwrap();
+
+    let (_, status) = get(app.admin, "/status").await;
+    let status: warmpath::serve::Status = serde_json::from_str(&status).unwrap();
+    assert_eq!((status.policy.as_str(), status.in_flight, status.index_blocks), ("prefix_cost", 1, 6));
+    assert_eq!((status.instances[0].name.as_str(), status.instances[0].assigned), ("a", 2));
+    let [second, first] = &status.decisions[..] else { panic!("{:?}", status.decisions) };
+    assert_eq!((first.why, first.ended.as_deref()), (Why::Cold, Some("finished")));
+    assert!(first.ttft_seconds.is_some_and(|seconds| seconds > 0.0), "{first:?}");
+    assert_eq!((second.why, second.overlap_tokens, second.best_overlap_tokens), (Why::Prefix, 96, 96));
+    assert_eq!((second.ended.as_deref(), second.ttft_seconds), (None, None));
+    assert!(status.settings.contains(&("routing.block_size".to_owned(), "16".to_owned())), "{:?}", status.settings);
+    app.running.stop().await;
+    mock.running.stop().await;
 }

@@ -145,3 +145,33 @@ fn a_tokenizer_belongs_to_a_model_that_is_served() {
     let found = problems(&tokenizer("x"));
     assert_eq!(found, ["tokenizers[0].model: no instance serves \"x\"; write an instance's model"]);
 }
+
+#[test]
+fn the_environment_stands_above_the_file() {
+    let parse = |text: &str, variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse_under(text, variables)
+    };
+    let file = format!("[routing]\npolicy = \"random\"\nseed = 1\n{INSTANCE}");
+    let variables = [
+        ("WARMPATH__ROUTING__POLICY", "round_robin"),
+        ("WARMPATH__SERVER__LISTEN", "0.0.0.0:7000"),
+        ("WARMPATH__HTTP__BODY_BYTES_MAX", "1_000"),
+        // Kubernetes gives these to everyone beside a service of that name.
+        ("WARMPATH_PORT", "tcp://10.0.0.1:9000"),
+        ("WARMPATH_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let config = parse(&file, &variables).unwrap();
+    assert_eq!((config.routing.policy, config.routing.seed), (PolicyKind::RoundRobin, 1));
+    assert_eq!((config.server.listen.to_string().as_str(), config.http.body_bytes_max), ("0.0.0.0:7000", 1000));
+
+    let wrong = [("WARMPATH__ROUTING__POLICI", "x"), ("WARMPATH__ROUTING", "x"), ("WARMPATH__ROUTING__SEED", "a b")];
+    let problems = parse(&file, &wrong).unwrap_err().problems;
+    let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["WARMPATH__ROUTING", "WARMPATH__ROUTING__POLICI", "WARMPATH__ROUTING__SEED"]);
+    // Checked as what is written in the file is.
+    let found = parse(&file, &[("WARMPATH__ROUTING__BLOCK_SIZE", "24")]).unwrap_err().problems;
+    assert_eq!(found[0].path, "routing.block_size");
+    // A file that cannot be read says where, whatever the environment says.
+    assert!(parse("[server\n", &variables).unwrap_err().to_string().contains("line 1"));
+}

@@ -4,6 +4,7 @@
 mod admin;
 mod codec;
 mod config;
+mod deploy;
 mod grpc;
 mod http;
 mod kv_events;

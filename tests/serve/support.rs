@@ -198,7 +198,7 @@ pub async fn open_post(address: SocketAddr, path: &str, body: &Value) -> hyper::
     send(request.body(Full::new(Bytes::from(body.to_string()))).unwrap()).await
 }
 
-async fn send(request: hyper::Request<Full<Bytes>>) -> hyper::Response<Incoming> {
+pub async fn send(request: hyper::Request<Full<Bytes>>) -> hyper::Response<Incoming> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     soon("a response", client.request(request)).await.expect("the server answers")
 }

@@ -8,7 +8,7 @@ use super::labels::{
     SkipReason, Stage, State, StatusClass,
 };
 use super::process::Process;
-use super::registry::{Counter, Gauge, Histogram, PerLabel, Registry};
+use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::index::IndexStats;
 use crate::routing::{self, Availability, Fact, InstanceState, RequestId};
 
@@ -86,6 +86,18 @@ pub(crate) struct Routed {
     pub prompt_tokens: u32,
     pub overlap_tokens: u32,
     pub best_overlap_tokens: u32,
+}
+
+/// What was counted until some moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub requests: u64,
+    pub prompt_tokens: u64,
+    pub best_tokens: u64,
+    pub chosen_tokens: u64,
+    pub delivered_tokens: u64,
+    pub in_flight: u64,
+    pub ttft: Counts,
 }
 
 /// How far a routed request has come.
@@ -216,6 +228,19 @@ impl Metrics {
         self.index_bytes.set(index.bytes as f64);
         if let Some(process) = &self.process {
             process.look();
+        }
+    }
+
+    /// What was counted so far.
+    pub fn read(&self, in_flight: usize) -> Totals {
+        Totals {
+            requests: self.decisions.of(Outcome::Routed).get(),
+            prompt_tokens: self.prompt_tokens.get(),
+            best_tokens: self.overlap_tokens.of(Of::Best).get(),
+            chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
+            delivered_tokens: self.instances.iter().map(|instance| instance.reported_cached_tokens.get()).sum(),
+            in_flight: in_flight as u64,
+            ttft: self.ttft.read(),
         }
     }
 

@@ -23,6 +23,11 @@ impl Counter {
         self.0.fetch_add(by, Ordering::Relaxed);
     }
 
+    /// What it is now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Sets what is counted elsewhere; never back.
     pub fn absolute(&self, value: u64) {
         self.0.fetch_max(value, Ordering::Relaxed);
@@ -59,6 +64,47 @@ impl Histogram {
         let at = bounds.partition_point(|&bound| bound < seconds);
         counts[at].fetch_add(1, Ordering::Relaxed);
         sum_nanoseconds.fetch_add((seconds * 1e9) as u64, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn read(&self) -> Counts {
+        let Distribution { bounds, counts, .. } = &*self.0;
+        Counts { bounds, counts: counts.iter().map(|count| count.load(Ordering::Relaxed)).collect() }
+    }
+}
+
+/// A histogram as it was at some moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    bounds: &'static [f64],
+    /// One more than there are bounds; none at all before anything was read.
+    counts: Vec<u64>,
+}
+
+impl Counts {
+    /// What was added since `earlier`, a reading of the same histogram.
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        let before = earlier.counts.iter().copied().chain(std::iter::repeat(0));
+        let counts = self.counts.iter().zip(before).map(|(now, before)| now - before).collect();
+        Counts { bounds: self.bounds, counts }
+    }
+
+    /// The value below which this share lies, in seconds: between two bounds as far as the count, above them all the last
+    /// one. `None` when nothing was counted.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let total: u64 = self.counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        let (rank, mut below, mut from) = (share * total as f64, 0.0, 0.0);
+        for (&count, &to) in self.counts.iter().zip(self.bounds) {
+            let count = count as f64;
+            if count > 0.0 && below + count >= rank {
+                return Some(from + (to - from) * ((rank - below) / count).max(0.0));
+            }
+            (below, from) = (below + count, to);
+        }
+        Some(from)
     }
 }
 
@@ -279,6 +325,23 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
         }
         assert_eq!(page.matches("# HELP").count(), 2, "{page}");
+    }
+
+    #[test]
+    fn quantiles_lie_between_bounds() {
+        let registry = Registry::new();
+        let histogram = registry.histogram(Metric::RequestTtft, None);
+        assert_eq!(histogram.read().quantile(0.5), None);
+        (0..90).for_each(|_| histogram.record(0.2));
+        let earlier = histogram.read();
+        (0..10).for_each(|_| histogram.record(100.0));
+        let all = histogram.read();
+        let median = all.quantile(0.5).unwrap();
+        assert!((0.1..0.25).contains(&median), "{median}");
+        // Above the last bound nothing more is known.
+        assert_eq!(all.quantile(0.99), Some(60.0));
+        assert_eq!(all.since(&earlier).quantile(0.01), Some(60.0));
+        assert_eq!(all.since(&all).quantile(0.5), None);
     }
 
     #[test]

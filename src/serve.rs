@@ -24,7 +24,7 @@ pub use clock::Clock;
 pub use core::{Core, Member};
 pub use recorder::RecorderError;
 pub use telemetry::logs;
-pub use tokenizer::TokenizerError;
+pub use tokenizer::{TokenizerError, tokenizer_for_traces};
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

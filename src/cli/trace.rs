@@ -8,6 +8,7 @@ mod synth;
 mod transform;
 
 use clap::Subcommand;
+pub(super) use input::Reading;
 
 /// Characterise recorded traces, and make new ones.
 ///

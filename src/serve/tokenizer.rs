@@ -9,6 +9,7 @@
 
 mod segments;
 mod template;
+mod texts;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use template::{Template, TemplateError};
+pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
 
 /// A request waits no longer than this for its tokens: a prefill that a cache spares is rarely shorter.

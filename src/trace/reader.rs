@@ -1,7 +1,7 @@
 //! From a file to records.
 
 use super::error::{LineError, TraceError};
-use super::format::{Batch, Format, Opening, Parse, TimeUnit};
+use super::format::{Batch, ChatArrivals, Format, Opening, Parse, TimeUnit};
 use super::items::Items;
 use super::order::Order;
 use super::overlay::{Overlaid, Overlay};
@@ -9,6 +9,7 @@ use super::provenance::Provenance;
 use super::record::Record;
 use super::source::{Bytes, Source};
 use super::tally::Tally;
+use super::tokenize::Tokenizer;
 use super::writer::read_sidecar;
 use crate::routing::block::BlockSize;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub struct How {
     pub block_size: Option<BlockSize>,
     /// The prefix structure of a trace that has none.
     pub overlay: Overlay,
+    /// What makes texts tokens; traces of texts cannot be read without.
+    pub tokenizer: Option<Tokenizer>,
+    /// When conversations of a trace without times begin.
+    pub arrivals: ChatArrivals,
 }
 
 impl Trace {
@@ -146,6 +151,8 @@ impl Records {
             first: &first,
             unit: how.time_unit.or(format.time_unit()).unwrap_or(TimeUnit::Seconds),
             block_size: how.block_size,
+            tokenizer: how.tokenizer.as_ref(),
+            arrivals: how.arrivals,
         };
         let opened = match format.open(&opening) {
             Ok(opened) => opened,
@@ -195,7 +202,10 @@ impl Records {
                     let parsed = self.parser.parse(item, &mut self.batch);
                     parsed.map_err(|error| self.items.error(error))?;
                 }
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    self.parser.finish(&mut self.batch).map_err(|error| self.items.error(error))?;
+                }
             }
         }
     }

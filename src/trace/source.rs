@@ -1,9 +1,10 @@
 //! Where the bytes of a trace come from, compressed or not.
 
 use super::error::TraceError;
+use super::parquet::{self, Rows};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// A trace's bytes, readable any number of times.
@@ -24,6 +25,13 @@ pub(super) enum Source {
 
 pub(super) type Bytes = Box<dyn Read + Send>;
 
+/// What a file holds.
+pub(super) enum Part {
+    Bytes(Bytes),
+    /// Of a Parquet file.
+    Rows(Box<Rows>),
+}
+
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
@@ -40,7 +48,7 @@ impl Source {
             for entry in std::fs::read_dir(&path).map_err(failed(path.clone()))? {
                 let file = entry.map_err(failed(path.clone()))?.path();
                 let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                if [".json", ".json.gz", ".json.zst"].iter().any(|end| name.ends_with(end)) {
+                if [".json", ".json.gz", ".json.zst", ".parquet"].iter().any(|end| name.ends_with(end)) {
                     files.push(file);
                 }
             }
@@ -57,19 +65,31 @@ impl Source {
     }
 
     /// Each file, decompressed, opened when its turn comes.
-    pub(super) fn parts(&self) -> Box<dyn Iterator<Item = (PathBuf, io::Result<Bytes>)> + Send> {
+    pub(super) fn parts(&self) -> Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send> {
         let open = |path: PathBuf| {
-            let bytes = File::open(&path).and_then(|file| decompressed(Box::new(file)));
-            (path, bytes)
+            let part = File::open(&path).and_then(part);
+            (path, part)
         };
         match self {
             Source::File(path) => Box::new(std::iter::once(path.clone()).map(open)),
             Source::Folder { files, .. } => Box::new(files.clone().into_iter().map(open)),
             Source::Bundled { name, bytes } => {
-                Box::new(std::iter::once((name.clone(), decompressed(Box::new(*bytes)))))
+                let bytes = decompressed(Box::new(*bytes)).map(Part::Bytes);
+                Box::new(std::iter::once((name.clone(), bytes)))
             }
         }
     }
+}
+
+/// What a file holds, known by its first bytes.
+fn part(mut file: File) -> io::Result<Part> {
+    let mut magic = Vec::with_capacity(parquet::MAGIC.len());
+    file.by_ref().take(parquet::MAGIC.len() as u64).read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok(match magic == parquet::MAGIC {
+        true => Part::Rows(Box::new(Rows::open(file)?)),
+        false => Part::Bytes(decompressed(Box::new(file))?),
+    })
 }
 
 /// What `raw` holds, whether or not it is compressed with gzip or Zstandard; known by its first bytes.

@@ -81,7 +81,8 @@ impl Server {
                     tokens = some;
                     (place.prompt, by_load) = (Some(Prompt::Tokens(&tokens)), None);
                 }
-                Ok(_) | Err(Untokenized::Unsupported) => {}
+                Ok(_) | Err(Untokenized::NoTokenizer | Untokenized::Unsupported) => {}
+                Err(Untokenized::MoreThanText) => by_load = Some(ByLoad::Content),
                 Err(Untokenized::Late) => by_load = Some(ByLoad::Late),
             }
         }

@@ -1,6 +1,6 @@
 //! The same tokenizers for recorded texts, which the trace readers are given them for.
 
-use super::{Tokenizer, TokenizerError};
+use super::{Api, Tokenizer, TokenizerError};
 use crate::trace::{self, Message, Tokenize};
 use serde_json::json;
 use std::path::Path;
@@ -19,8 +19,9 @@ pub fn tokenizer_for_traces(path: &Path) -> Result<trace::Tokenizer, TokenizerEr
 
 impl Tokenize for Tokenizer {
     fn chat(&self, messages: &[Message]) -> Option<Vec<u32>> {
-        let text = self.template.as_ref()?.render(&json!({ "messages": messages }))?;
-        self.segments.encode(&text, false)
+        // As a client would send it, so that it is rendered as vLLM does. A template that asks for the date is told today's.
+        let body = serde_json::to_vec(&json!({ "messages": messages })).ok()?;
+        self.tokens(Api::Chat, &body).ok()
     }
 
     fn text(&self, text: &str) -> Option<Vec<u32>> {

@@ -22,7 +22,8 @@ const TAIL: usize = 48;
 const EVENT: &[u8] = b"data: {";
 const DONE: &[u8] = b"data: [DONE]";
 const OUTPUT_TOKENS: [&[u8]; 2] = [b"\"completion_tokens\":", b"\"output_tokens\":"];
-const CACHED_TOKENS: &[u8] = b"\"cached_tokens\":";
+/// OpenAI's name and Anthropic's.
+const CACHED_TOKENS: [&[u8]; 2] = [b"\"cached_tokens\":", b"\"cache_read_input_tokens\":"];
 
 impl Observer {
     /// A chunk passes.
@@ -74,7 +75,9 @@ impl Observer {
         for key in OUTPUT_TOKENS {
             self.output_tokens = number_after(bytes, key).or(self.output_tokens);
         }
-        self.cached_tokens = number_after(bytes, CACHED_TOKENS).or(self.cached_tokens);
+        for key in CACHED_TOKENS {
+            self.cached_tokens = number_after(bytes, key).or(self.cached_tokens);
+        }
     }
 }
 
@@ -125,5 +128,7 @@ mod tests {
         let mut observer = Observer::default();
         observer.saw(b"{\"usage\": {\"output_tokens\": 5, \"input_tokens\": 3}}");
         assert_eq!(observer.output_tokens(), 5);
+        observer.saw(b"{\"usage\":{\"cache_read_input_tokens\":64,\"input_tokens\":3,\"output_tokens\":7}}");
+        assert_eq!((observer.output_tokens(), observer.cached_tokens()), (7, Some(64)));
     }
 }

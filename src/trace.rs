@@ -38,7 +38,7 @@ pub use format::{ChatArrivals, Format, TimeUnit};
 pub use ideal::{InfiniteCache, Reuse};
 pub use overlay::Overlay;
 pub use provenance::Provenance;
-pub use published::Published;
+pub use published::{Published, PublishedFile};
 pub use reader::{How, Records, Trace};
 pub use record::{Kind, Record};
 pub use recorder::{Arrival, Recorded, Recorder, RecorderConfig};

@@ -3,6 +3,7 @@
 mod anonymize;
 mod input;
 mod output;
+mod progress;
 mod stats;
 mod synth;
 mod transform;

@@ -2,9 +2,11 @@
 
 use super::error::{LineError, TraceError};
 use super::parquet::Rows;
-use super::source::{Bytes, Part, Source, decompressed};
+use super::source::{Bytes, Part, Source, counted, decompressed};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The longest line. The longest prompt that is taken has a million ids of 16-token blocks, and they fit.
 const LINE_MIB_MAX: usize = 8;
@@ -37,24 +39,36 @@ pub(super) struct Items {
     lines_inside: u64,
     /// The item is to come again.
     again: bool,
+    /// Bytes read, as they are stored, and how many there are, where that is counted.
+    pub(super) bytes_read: Arc<AtomicU64>,
+    pub(super) bytes_total: Option<u64>,
 }
 
 impl Items {
     pub(super) fn open(source: &Source) -> Result<Items, TraceError> {
-        let folder = matches!(source, Source::Folder { .. });
-        Items::start(source.path().to_owned(), source.parts(), if folder { Framing::Objects } else { Framing::Lines })
+        let framing = match source {
+            Source::Folder { .. } => Framing::Objects,
+            Source::File(_) | Source::Bundled { .. } => Framing::Lines,
+        };
+        let count = Arc::default();
+        let mut items = Items::start(source.path().to_owned(), source.parts(&count), framing, count)?;
+        // The library that reads Parquet does not say how far it is.
+        items.bytes_total = if items.rows.is_some() { None } else { source.bytes() };
+        Ok(items)
     }
 
     /// Pieces of a stream that can be read only once.
     pub(super) fn of_stream(name: &Path, stream: Bytes) -> Result<Items, TraceError> {
-        let part = (name.to_owned(), decompressed(stream).map(Part::Bytes));
-        Items::start(name.to_owned(), Box::new(std::iter::once(part)), Framing::Lines)
+        let count = Arc::default();
+        let part = (name.to_owned(), decompressed(counted(stream, &count)).map(Part::Bytes));
+        Items::start(name.to_owned(), Box::new(std::iter::once(part)), Framing::Lines, count)
     }
 
     fn start(
         path: PathBuf,
         parts: Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send>,
         framing: Framing,
+        bytes_read: Arc<AtomicU64>,
     ) -> Result<Items, TraceError> {
         let reader = BufReader::new(Box::new(io::empty()) as Bytes);
         let mut items = Items {
@@ -67,6 +81,8 @@ impl Items {
             line: 0,
             lines_inside: 0,
             again: false,
+            bytes_read,
+            bytes_total: None,
         };
         items.next_part()?;
         let array = items.reader.fill_buf().map(|start| start.trim_ascii_start().first() == Some(&b'['));

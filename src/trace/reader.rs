@@ -13,6 +13,8 @@ use super::tokenize::Tokenizer;
 use super::writer::read_sidecar;
 use crate::routing::block::BlockSize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A trace that can be read, any number of times.
@@ -135,6 +137,22 @@ impl Records {
     /// Where their prefix structure comes from.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// For readers that do not look at blocks which nothing shares: they are not made.
+    pub(super) fn leave_out_unshared_blocks(&mut self) {
+        self.overlaid.leave_out_unshared();
+    }
+
+    /// How many bytes there are to read, as they are stored; `None` where that is not counted: of a stream, or of Parquet.
+    pub fn bytes_total(&self) -> Option<u64> {
+        self.items.bytes_total
+    }
+
+    /// Tells, whenever asked, how many bytes have been read.
+    pub fn bytes_read(&self) -> impl Fn() -> u64 + use<> {
+        let read = Arc::clone(&self.items.bytes_read);
+        move || read.load(Ordering::Relaxed)
     }
 
     /// What was read and left out so far.

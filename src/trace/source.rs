@@ -6,6 +6,8 @@ use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A trace's bytes, readable any number of times.
 #[derive(Clone, Debug)]
@@ -64,31 +66,62 @@ impl Source {
         }
     }
 
-    /// Each file, decompressed, opened when its turn comes.
-    pub(super) fn parts(&self) -> Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send> {
-        let open = |path: PathBuf| {
-            let part = File::open(&path).and_then(part);
+    /// Its size in bytes, as it is stored, where that tells how far reading has come.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let size = |path: &PathBuf| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
+        match self {
+            Source::File(path) => size(path),
+            Source::Folder { files, .. } => files.iter().map(size).sum(),
+            Source::Bundled { bytes, .. } => Some(bytes.len() as u64),
+        }
+    }
+
+    /// Each file, decompressed, opened when its turn comes. What is read is added to `count`.
+    pub(super) fn parts(&self, count: &Arc<AtomicU64>) -> Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send> {
+        let of_bundled = Arc::clone(count);
+        let count = Arc::clone(count);
+        let open = move |path: PathBuf| {
+            let part = File::open(&path).and_then(|file| part(file, &count));
             (path, part)
         };
         match self {
             Source::File(path) => Box::new(std::iter::once(path.clone()).map(open)),
             Source::Folder { files, .. } => Box::new(files.clone().into_iter().map(open)),
             Source::Bundled { name, bytes } => {
-                let bytes = decompressed(Box::new(*bytes)).map(Part::Bytes);
+                let bytes = decompressed(counted(Box::new(*bytes), &of_bundled)).map(Part::Bytes);
                 Box::new(std::iter::once((name.clone(), bytes)))
             }
         }
     }
 }
 
+/// Counts what is read of it.
+struct Counted {
+    inner: Bytes,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// `bytes`, counted while they are read.
+pub(super) fn counted(bytes: Bytes, count: &Arc<AtomicU64>) -> Bytes {
+    Box::new(Counted { inner: bytes, count: Arc::clone(count) })
+}
+
 /// What a file holds, known by its first bytes.
-fn part(mut file: File) -> io::Result<Part> {
+fn part(mut file: File, count: &Arc<AtomicU64>) -> io::Result<Part> {
     let mut magic = Vec::with_capacity(parquet::MAGIC.len());
     file.by_ref().take(parquet::MAGIC.len() as u64).read_to_end(&mut magic)?;
     file.rewind()?;
     Ok(match magic == parquet::MAGIC {
         true => Part::Rows(Box::new(Rows::open(file)?)),
-        false => Part::Bytes(decompressed(Box::new(file))?),
+        false => Part::Bytes(decompressed(counted(Box::new(file), count))?),
     })
 }
 

@@ -5,7 +5,6 @@ use crate::serve::tokenizer_for_traces;
 use crate::trace::{ChatArrivals, Format, How, Overlay, Records, TimeUnit, Trace};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
 /// How to read a trace, where not as its format says.
@@ -117,15 +116,6 @@ pub fn name(path: &Path) -> String {
         return "standard input".to_owned();
     }
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Counts records while they pass.
-pub fn progress(path: &Path) -> ProgressBar {
-    let template = "{spinner} {msg}  {human_pos} requests  {per_sec}  {elapsed}";
-    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.set_message(name(path));
-    bar
 }
 
 /// Writes `text` to a file, or to standard output for `-`.

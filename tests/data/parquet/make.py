@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the Parquet files beside it, to the schemas of their sources; what is said in them is invented.
 
-    python3 -m venv env && env/bin/pip install pyarrow && env/bin/python tests/data/parquet/make.py
+python3 -m venv env && env/bin/pip install pyarrow && env/bin/python tests/data/parquet/make.py
 """
 
 import csv
@@ -33,7 +33,11 @@ def lmsys():
                 "openai_moderation",
                 pa.list_(
                     pa.struct(
-                        [("categories", pa.struct(flags)), ("category_scores", pa.struct(scores)), ("flagged", pa.bool_())]
+                        [
+                            ("categories", pa.struct(flags)),
+                            ("category_scores", pa.struct(scores)),
+                            ("flagged", pa.bool_()),
+                        ]
                     )
                 ),
             ),
@@ -48,7 +52,7 @@ def lmsys():
     head = "You are given an article. Please write a short summary of it, in one sentence.\n\n"
     conversations = [
         said(head + "Cats sleep most of the day.", "Cats mostly sleep.", "And dogs?", "Dogs sleep less."),
-        said(head + "Żółć is a \"word\"\twith only\u2028diacritics \U0001f980.", "It is."),
+        said(head + 'Żółć is a "word"\twith only\u2028diacritics \U0001f980.', "It is."),
         said("Are you there?"),
         said("Hello", "Hi", "Tell me more", "", "Please", "No"),
     ]

@@ -111,3 +111,46 @@ fn manual_pages_and_completions_know_every_command() {
         assert!(script.contains("mock-vllm") && script.contains("kv-replay-port"), "{shell}: {script}");
     }
 }
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+
+/// Text traces, with a real tokenizer and chat template: Parquet and JSON alike.
+#[test]
+fn texts_are_tokenized_with_the_model_that_is_named() {
+    let tokenizer = format!("{DATA}/vllm_render/tools");
+    for trace in ["formats/sharegpt.json", "parquet/lmsys_chat.parquet"] {
+        let trace = format!("{DATA}/{trace}");
+        let said = fails(&["trace", "stats", &trace]);
+        assert!(said.contains("need a tokenizer") && said.contains("--tokenizer"), "{said}");
+        let stats = succeeds(&["trace", "stats", &trace, "--tokenizer", &tokenizer, "--json", "-"]);
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        assert_eq!(stats[0]["prefix"], "real");
+        assert!(stats[0]["reuse"]["token_hit_ratio"].as_f64().unwrap() > 0.1, "{stats}");
+        let native = succeeds(&["trace", "convert", &trace, "--tokenizer", &tokenizer]);
+        let session = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["session"].clone();
+        assert!(native.lines().skip(1).all(|line| session(line).is_u64()), "{native}");
+        let table = succeeds(&["replay", &trace, "--tokenizer", &tokenizer, "--policy", "prefix_cost"]);
+        assert!(table.contains("prefix: real"), "{table}");
+    }
+    let missing = fails(&["trace", "stats", &format!("{DATA}/formats/sharegpt.json"), "--tokenizer", "/nonexistent"]);
+    assert!(missing.contains("cannot read /nonexistent/tokenizer.json"), "{missing}");
+}
+
+#[test]
+fn an_overlay_is_replayed_and_named_beside_its_hit_ratios() {
+    let trace = format!("{DATA}/azure/AzureLLMInferenceTrace_code_1week.head5_tail5.csv");
+    let replay = |overlay: &[&str]| succeeds(&[&["replay", &trace, "--policy", "prefix_cost"], overlay].concat());
+    assert!(replay(&[]).contains("prefix: overlay(none, 0)"));
+    assert!(replay(&["--overlay", "apps", "--overlay-seed", "7"]).contains("prefix: overlay(apps, 7)"));
+    let markdown = succeeds(&["replay", &trace, "--policy", "prefix_cost", "--overlay", "apps", "--seeds", "2"]);
+    assert!(markdown.contains("overlay(apps, 0)"), "{markdown}");
+}
+
+#[test]
+fn what_is_published_may_be_told() {
+    let trace = format!("{DATA}/mooncake/toolagent_arxiv_slice_93rows.jsonl");
+    let published = format!("{DATA}/mooncake/published_slice.json");
+    let text = succeeds(&["trace", "stats", &trace, "--published", &published]);
+    assert!(text.contains("sha256 matches") && !text.contains("DIFFERS"), "{text}");
+    assert!(!succeeds(&["trace", "stats", &trace]).contains("published"));
+}

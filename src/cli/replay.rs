@@ -1,11 +1,11 @@
 //! `warmpath replay`: a recorded trace through a simulated fleet, under several policies.
 
+use super::trace::Reading;
 use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
 use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::{Conditions, Eviction, Preset};
-use crate::trace::{TimeUnit, Trace};
+use crate::trace::Trace;
 use anyhow::Context;
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -105,9 +105,8 @@ pub(super) struct Replay {
     #[arg(long)]
     keep_ties: bool,
 
-    /// What the traces count time in, if not what their format says.
-    #[arg(long, value_name = "UNIT")]
-    time_unit: Option<Unit>,
+    #[command(flatten)]
+    reading: Reading,
 
     /// Write the report as JSON, too; `-` writes it to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
@@ -129,14 +128,6 @@ pub(super) struct Replay {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Unit {
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
 }
 
 fn examples() -> String {
@@ -186,12 +177,7 @@ impl Replay {
     }
 
     fn trace(&self, path: &Path) -> anyhow::Result<Trace> {
-        let trace = Trace::open(path)?;
-        Ok(match self.time_unit {
-            None => trace,
-            Some(Unit::S) => trace.with_time_unit(TimeUnit::Seconds),
-            Some(Unit::Ms) => trace.with_time_unit(TimeUnit::Milliseconds),
-        })
+        self.reading.trace(path)
     }
 }
 

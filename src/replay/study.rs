@@ -70,6 +70,9 @@ pub struct StudyReport {
 pub struct Scenario {
     /// The trace file, without its folder.
     pub trace: String,
+    /// Where its prefix structure, and with it every hit ratio, comes from.
+    #[serde(default)]
+    pub prefix: String,
     /// Requests in it.
     pub requests: u64,
     /// How many instances.
@@ -251,6 +254,7 @@ impl Study {
         let Plan { workload, fleet, load, time_scale } = *plan;
         Scenario {
             trace: workload.trace.file.clone(),
+            prefix: workload.trace.prefix.to_string(),
             requests: workload.requests(),
             instances: fleet.instances,
             blocks: fleet.blocks,

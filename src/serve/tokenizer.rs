@@ -13,6 +13,7 @@ mod date;
 mod form;
 mod segments;
 mod template;
+mod texts;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use template::{Template, TemplateError};
+pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
 
 /// A request waits no longer than this for its tokens: a prefill that a cache spares is rarely shorter.

@@ -21,8 +21,8 @@ impl Scenario {
     pub fn title(&self) -> String {
         let load = self.load.map_or(String::new(), |load| format!("{:.0} % of capacity, ", load * 100.0));
         format!(
-            "{} · {} × {} · {} blocks each · {load}{:.2} requests/s",
-            self.trace, self.instances, self.preset, self.blocks, self.requests_per_second
+            "{} (prefix: {}) · {} × {} · {} blocks each · {load}{:.2} requests/s",
+            self.trace, self.prefix, self.instances, self.preset, self.blocks, self.requests_per_second
         )
     }
 }

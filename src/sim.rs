@@ -14,11 +14,13 @@ mod energy;
 mod eviction;
 mod instance;
 mod kavier;
+mod pooled;
 
 pub use agenda::Agenda;
 pub use cluster::{Arrival, Cluster, ClusterConfig, Conditions, Refused, Served};
 pub use cost::{Preset, StepModel, UnknownPreset};
 pub use energy::{Energy, Gpus, Tariff};
-pub use eviction::{Eviction, UnknownEviction};
+pub use eviction::{Category, Eviction, Foresight, UnknownEviction};
 pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
 pub use kavier::KavierModel;
+pub use pooled::PooledCache;

@@ -53,7 +53,7 @@ fn alone(preset: Preset, prompt_tokens: u32, output_tokens: u32) -> (f64, f64) {
     let config =
         InstanceConfig { block_size, blocks: 4096, sequences_max, eviction: Eviction::Lru, model: preset.step_model() };
     let mut instance = Instance::new(config);
-    instance.submit(Work { id: 0, prompt_tokens, output_tokens, chain: Vec::new() }).unwrap();
+    instance.submit(Work { prompt_tokens, output_tokens, ..Work::default() }).unwrap();
     let (mut progress, mut events, mut now, mut first) = (Vec::new(), Vec::new(), Time::ZERO, None);
     while let Some(end) = instance.begin_step(now) {
         now = end;

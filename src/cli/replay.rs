@@ -51,7 +51,8 @@ pub(super) struct Replay {
     #[arg(long, value_name = "PRESET", default_value_t)]
     preset: Preset,
 
-    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs.
+    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs, s3_fifo, workload_aware, flop_aware, or
+    /// clairvoyant (a bound: in hindsight).
     #[arg(long, value_name = "POLICY", default_value_t)]
     eviction: Eviction,
 

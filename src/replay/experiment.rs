@@ -107,6 +107,9 @@ impl Setup {
     /// Replays the workload; `progress` is told of every request.
     pub fn replay(&self, workload: &Workload, progress: &dyn Fn(u64)) -> Outcome {
         let mut cluster = Cluster::new(self.cluster(workload));
+        if self.fleet.eviction == Eviction::Clairvoyant {
+            cluster.foresee(workload.arrivals(self.time_scale, self.seed));
+        }
         let mut tallied = Tallied::new(self.slo);
         let block_size = workload.block_size();
         for arrival in workload.arrivals(self.time_scale, self.seed) {

@@ -90,6 +90,9 @@ pub struct Scenario {
     pub ideal_token_hit_ratio: f64,
     /// Token hit ratio of one LRU cache as large as all instances' together.
     pub pooled_token_hit_ratio: f64,
+    /// The same when it evicts what will be used last: no placement and no eviction in the fleet could do better.
+    #[serde(default)]
+    pub clairvoyant_token_hit_ratio: f64,
     /// One for each policy, in the order asked for.
     pub cells: Vec<Cell>,
 }
@@ -249,6 +252,8 @@ impl Study {
 
     fn scenario(&self, plan: &Plan<'_>, outcomes: &[Outcome]) -> Scenario {
         let Plan { workload, fleet, load, time_scale } = *plan;
+        let blocks = u64::from(fleet.blocks) * u64::from(fleet.instances);
+        let pooled = |eviction| workload.pooled_token_hit_ratio(blocks, eviction);
         Scenario {
             trace: workload.trace.file.clone(),
             requests: workload.requests(),
@@ -260,8 +265,8 @@ impl Study {
             time_scale,
             requests_per_second: workload.requests_per_second() / time_scale,
             ideal_token_hit_ratio: workload.ideal.token_hit_ratio,
-            pooled_token_hit_ratio: workload
-                .pooled_token_hit_ratio(u64::from(fleet.blocks) * u64::from(fleet.instances)),
+            pooled_token_hit_ratio: pooled(Eviction::Lru),
+            clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
             cells: outcomes.chunks(self.seeds.len().max(1)).map(Cell::of).collect(),
         }
     }

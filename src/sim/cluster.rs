@@ -5,6 +5,7 @@
 //! [`Conditions`] make that worse: late or lost events, late news of load, several routers that do not know of each other.
 
 use super::agenda::Agenda;
+use super::eviction::{Category, Foresight};
 use super::instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
 use crate::routing::block::{BlockHash, ContentHash, EngineHash, Namespace};
 use crate::routing::policy::Dice;
@@ -13,6 +14,7 @@ use crate::routing::{
     Router, SessionKey, Tier, Time,
 };
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a cluster is made of.
@@ -62,6 +64,8 @@ pub struct Arrival {
     pub contents: Vec<ContentHash>,
     /// The session that it belongs to.
     pub session: Option<SessionKey>,
+    /// What sort of request it is; only some ways to evict care.
+    pub category: Category,
 }
 
 /// A request that the cluster served.
@@ -167,9 +171,22 @@ impl Cluster {
         }
     }
 
+    /// Tells the instances all that is to come, in order of time, for [`Eviction::Clairvoyant`](super::Eviction).
+    pub fn foresee(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
+        let Some(config) = self.instances.first().map(|instance| *instance.config()) else { return };
+        let mut future = Foresight::default();
+        for arrival in arrivals {
+            future.add(arrival.at, chain(&arrival.contents, &config));
+        }
+        let future = Arc::new(future);
+        for instance in &mut self.instances {
+            instance.foresee(future.clone());
+        }
+    }
+
     /// Lets time pass until the request comes, then routes it and gives it to the chosen instance.
     pub fn arrive(&mut self, arrival: Arrival) -> Result<Decision, Refused> {
-        let Arrival { at, prompt_tokens, output_tokens, contents, session } = arrival;
+        let Arrival { at, prompt_tokens, output_tokens, contents, session, category } = arrival;
         self.advance(at);
         let id = self.arrivals;
         self.arrivals += 1;
@@ -181,8 +198,8 @@ impl Cluster {
 
         let chain = chain(&contents, self.instances[chosen.index()].config());
         let names = chain.iter().map(|hash| EngineHash(hash.0)).collect();
-        if let Err(too_large) = self.instances[chosen.index()].submit(Work { id, prompt_tokens, output_tokens, chain })
-        {
+        let work = Work { id, at, category, prompt_tokens, output_tokens, chain, skips_cache: false };
+        if let Err(too_large) = self.instances[chosen.index()].submit(work) {
             let abandoned = self.routers[router].learn(Fact::Abandoned { request: decision.request }, at);
             abandoned.expect("it was just placed");
             return Err(too_large.into());

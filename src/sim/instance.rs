@@ -9,10 +9,11 @@
 
 use super::cache::{BlockPool, Slot};
 use super::cost::{StepLoad, StepModel};
-use super::eviction::Eviction;
+use super::eviction::{Category, Eviction, Foresight, Use};
 use crate::routing::Time;
 use crate::routing::block::{BlockHash, BlockSize};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an engine is made of.
@@ -31,10 +32,14 @@ pub struct InstanceConfig {
 }
 
 /// A request, to an engine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Work {
     /// The caller's name for it, not in use by another request here.
     pub id: u64,
+    /// When it came.
+    pub at: Time,
+    /// What sort of request it is; only some ways of [`Eviction`] care.
+    pub category: Category,
     /// Prompt length; at least one.
     pub prompt_tokens: u32,
     /// Tokens to produce; at least one.
@@ -42,6 +47,8 @@ pub struct Work {
     /// Chained hashes of its full blocks from the start. They may go on past the prompt where the output is known ahead;
     /// blocks past the end of the chain are never hit by anyone.
     pub chain: Vec<BlockHash>,
+    /// It looks nothing up and computes its whole prompt, as vLLM does when the prompt's log-probabilities are asked for.
+    pub skips_cache: bool,
 }
 
 /// A request that could never run: it needs more blocks than there are.
@@ -125,6 +132,12 @@ impl Run {
         self.work.prompt_tokens + self.generated
     }
 
+    /// Its use of a block.
+    fn using(&self, depth: usize) -> Use {
+        let Work { at, category, ref chain, .. } = self.work;
+        Use { at, category, depth: depth as u32, reach: chain.len() as u32 }
+    }
+
     fn decoding(&self) -> bool {
         self.computed + 1 == self.target() && self.generated > 0
     }
@@ -142,6 +155,11 @@ impl Instance {
             events: Vec::new(),
             stats: InstanceStats::default(),
         }
+    }
+
+    /// Tells what is to come, for [`Eviction::Clairvoyant`].
+    pub fn foresee(&mut self, future: Arc<Foresight>) {
+        self.pool.foresee(future);
     }
 
     /// Queues a request.
@@ -205,6 +223,8 @@ impl Instance {
     /// Schedules a step and begins it; tells when it ends. `None` when there is nothing to do.
     pub fn begin_step(&mut self, now: Time) -> Option<Time> {
         assert!(!self.stepping, "one step at a time");
+        // Who waits came before, and what they need is still to be used.
+        self.pool.set_now(self.waiting.front().map_or(now, |run| run.work.at.min(now)));
         let mut budget = self.config.model.prefill.step_tokens;
         if !self.schedule_running(&mut budget) {
             self.schedule_waiting(&mut budget);
@@ -268,6 +288,7 @@ impl Instance {
             let block_tokens = self.config.block_size.tokens();
             let reusable = self.config.block_size.reusable_blocks(run.target()) as usize;
             let chain = &run.work.chain[..reusable.min(run.work.chain.len())];
+            let chain = if run.work.skips_cache { &[] } else { chain };
             let hit = self.pool.cached_prefix(chain);
             let hit_tokens = hit.len() as u32 * block_tokens;
             let tokens = (run.target() - hit_tokens).min(*budget);
@@ -276,8 +297,8 @@ impl Instance {
                 return;
             }
             let mut run = self.waiting.pop_front().expect("it was just looked at");
-            for &slot in &hit {
-                self.pool.reference(slot);
+            for (depth, &slot) in hit.iter().enumerate() {
+                self.pool.reference(slot, run.using(depth));
             }
             run.slots = hit;
             run.computed = hit_tokens;
@@ -318,7 +339,7 @@ impl Instance {
         run.scheduled = tokens;
         if first < last {
             for position in first as usize..last as usize {
-                self.pool.publish(run.slots[position], run.work.chain[position], position as u32);
+                self.pool.publish(run.slots[position], run.work.chain[position], run.using(position));
             }
             self.events.push(CacheEvent::Stored { id: run.work.id, first, count: last - first });
         }

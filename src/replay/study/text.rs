@@ -46,8 +46,9 @@ impl StudyReport {
                 text += "\n";
             }
             text += &format!(
-                "\nBounds: hit ratio {:.4} with an infinite cache, {:.4} with one pooled LRU cache of the same size.\n\n",
-                scenario.ideal_token_hit_ratio, scenario.pooled_token_hit_ratio
+                "\nBounds: hit ratio {:.4} with an infinite cache; with one pooled cache of the same size {:.4}, and {:.4} when it \
+                 is clairvoyant.\n\n",
+                scenario.ideal_token_hit_ratio, scenario.pooled_token_hit_ratio, scenario.clairvoyant_token_hit_ratio
             );
         }
         text += "### Over the best peer of each scenario\n\n";

@@ -8,6 +8,8 @@ mod advise;
 mod client;
 mod config;
 mod demo;
+mod events;
+mod load;
 mod mock_vllm;
 mod replay;
 mod route;
@@ -44,6 +46,7 @@ enum Command {
     Demo(demo::Demo),
     Replay(Box<replay::Replay>),
     Advise(advise::Advise),
+    Load(Box<load::Load>),
     Trace(trace::Trace),
     Route(route::Route),
     Serve(serve::Serve),
@@ -58,6 +61,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
             Command::Advise(advise) => advise.run(),
+            Command::Load(load) => load.run(),
             Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),

@@ -195,7 +195,8 @@ fn workload(limit: u64) -> Workload {
 }
 
 fn setup(policy: PolicyKind, conditions: Conditions) -> Setup {
-    let fleet = Fleet { instances: 4, blocks: 500, preset: Preset::default(), eviction: Eviction::default() };
+    let fleet =
+        Fleet { instances: 4, blocks: 500, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     Setup { fleet, policy: policy.into(), time_scale: 0.7, seed: 3, conditions, slo: Slo::default() }
 }
 
@@ -241,6 +242,7 @@ fn study(loads: Loads) -> Study {
         instances: vec![2, 4],
         blocks: Some(400),
         preset: Preset::default(),
+        fitted: None,
         eviction: Eviction::default(),
         loads,
         policies: vec![PolicyKind::PrefixCost.into(), PolicyKind::LMetric.into(), PolicyKind::RoundRobin.into()],
@@ -323,7 +325,8 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     // Mooncake rounds to three seconds.
     assert!(even.iter().zip(&moved).all(|(a, b)| a.since(*b).max(b.since(*a)) < Duration::from_secs(4)));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake/conversation_trace.jsonl.gz");
-    let fleet = Fleet { instances: 2, blocks: 1000, preset: Preset::default(), eviction: Eviction::default() };
+    let fleet =
+        Fleet { instances: 2, blocks: 1000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     let trace = Trace::open(path).unwrap();
     let experiment = Experiment { trace, fleet, time_scale: 1.0, limit: Some(50), seed: 0, spread_ties: true };
     let spec: PolicySpec = "dynamo:overlap_weight=20".parse().unwrap();

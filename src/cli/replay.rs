@@ -2,7 +2,7 @@
 
 use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
 use crate::routing::policy::{PolicyKind, PolicySpec};
-use crate::sim::{Conditions, Eviction, Preset};
+use crate::sim::{Conditions, Eviction, Fit, Measurement, Preset, StepModel, fit};
 use crate::trace::{TimeUnit, Trace};
 use anyhow::Context;
 use clap::ValueEnum;
@@ -27,7 +27,7 @@ use std::time::Duration;
 #[command(after_help = examples())]
 pub(super) struct Replay {
     /// Trace files; each is replayed and reported by itself.
-    #[arg(required_unless_present = "compare", value_name = "TRACE")]
+    #[arg(required_unless_present_any = ["compare", "fit"], value_name = "TRACE")]
     traces: Vec<PathBuf>,
 
     /// vLLM instances in the fleet; several sizes are studied one by one.
@@ -50,6 +50,12 @@ pub(super) struct Replay {
     /// Model and GPU to simulate.
     #[arg(long, value_name = "PRESET", default_value_t)]
     preset: Preset,
+
+    /// Fit step times to measurements of one's own and replay with them instead of the preset's; without TRACE, only tell
+    /// them. A CSV file with a row a step (prefill_tokens, prefill_context_tokens, decode_sequences, decode_context_tokens,
+    /// seconds), or with a row a request sent alone, as `warmpath load --in-flight-max 1 --csv FILE` writes.
+    #[arg(long, value_name = "FILE")]
+    fit: Option<PathBuf>,
 
     /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs, s3_fifo, workload_aware, flop_aware, or
     /// clairvoyant (a bound: in hindsight).
@@ -163,7 +169,28 @@ impl Replay {
             let text = read_study(newer)?.compare(&read_study(older)?);
             return write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output");
         }
+        if let Some(fit) = self.fit()? {
+            if self.traces.is_empty() {
+                return write!(std::io::stdout().lock(), "{}", fit.to_text())
+                    .context("cannot write to standard output");
+            }
+            eprint!("{}", fit.to_text());
+        }
         if self.is_study() { run_study(&self) } else { run_reports(&self) }
+    }
+
+    fn fit(&self) -> anyhow::Result<Option<Fit>> {
+        let Some(file) = &self.fit else { return Ok(None) };
+        let step_tokens = self.preset.step_model().prefill.step_tokens;
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let fitted = Measurement::read_csv(&text, step_tokens)
+            .map_err(anyhow::Error::from)
+            .and_then(|measurements| Ok(fit(&measurements, step_tokens)?));
+        fitted.map(Some).with_context(|| format!("cannot fit step times to {}", file.display()))
+    }
+
+    fn fitted(&self) -> anyhow::Result<Option<StepModel>> {
+        Ok(self.fit()?.map(|fit| fit.model))
     }
 
     fn is_study(&self) -> bool {
@@ -203,6 +230,7 @@ fn run_study(args: &Replay) -> anyhow::Result<()> {
         instances: args.instances.clone(),
         blocks: args.blocks,
         preset: args.preset,
+        fitted: args.fitted()?,
         eviction: args.eviction,
         loads: if args.load.is_empty() {
             Loads::TimeScales(args.time_scale.clone())
@@ -220,24 +248,39 @@ fn run_study(args: &Replay) -> anyhow::Result<()> {
         bar.inc(requests);
     });
     bar.finish_and_clear();
-    let report = report?;
-    let json = || serde_json::to_string_pretty(&report).context("cannot write the study as JSON");
-    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-    let text = if to_stdout { json()? + "\n" } else { report.to_markdown() };
-    write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")?;
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-    };
-    if let Some(file) = args.json.as_ref().filter(|_| !to_stdout) {
-        write(file, json()? + "\n")?;
+    let files = Files { json: args.json.as_deref(), markdown: args.markdown.as_deref(), html: args.html.as_deref() };
+    files.write(&report?)
+}
+
+/// Where else than to standard output a study is written.
+pub(super) struct Files<'a> {
+    pub json: Option<&'a Path>,
+    pub markdown: Option<&'a Path>,
+    pub html: Option<&'a Path>,
+}
+
+impl Files<'_> {
+    /// Writes a study to all of them, and as Markdown to standard output, or as JSON where that is asked for as `-`.
+    pub fn write(&self, report: &StudyReport) -> anyhow::Result<()> {
+        let json = || serde_json::to_string_pretty(report).context("cannot write the study as JSON");
+        let to_stdout = self.json.is_some_and(|file| file.as_os_str() == "-");
+        let text = if to_stdout { json()? + "\n" } else { report.to_markdown() };
+        write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")?;
+        if let Some(file) = self.json.filter(|_| !to_stdout) {
+            write_file(file, &(json()? + "\n"))?;
+        }
+        if let Some(file) = self.markdown {
+            write_file(file, &report.to_markdown())?;
+        }
+        if let Some(file) = self.html {
+            write_file(file, &report.to_html())?;
+        }
+        Ok(())
     }
-    if let Some(file) = &args.markdown {
-        write(file, report.to_markdown())?;
-    }
-    if let Some(file) = &args.html {
-        write(file, report.to_html())?;
-    }
-    Ok(())
+}
+
+pub(super) fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn run_reports(args: &Replay) -> anyhow::Result<()> {
@@ -265,7 +308,13 @@ fn run_reports(args: &Replay) -> anyhow::Result<()> {
 
 fn replay(args: &Replay, trace: Trace) -> anyhow::Result<Report> {
     let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.block_size().tokens());
-    let fleet = Fleet { instances: args.instances[0], blocks, preset: args.preset, eviction: args.eviction };
+    let fleet = Fleet {
+        instances: args.instances[0],
+        blocks,
+        preset: args.preset,
+        fitted: args.fitted()?,
+        eviction: args.eviction,
+    };
     let experiment = Experiment {
         trace,
         fleet,

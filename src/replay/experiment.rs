@@ -5,7 +5,7 @@ use super::report::Report;
 use super::workload::Workload;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
-use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused};
+use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused, StepModel};
 use crate::trace::{Trace, TraceError};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,22 @@ pub struct Fleet {
     pub blocks: u32,
     /// What they run, on what.
     pub preset: Preset,
+    /// Step times instead of the preset's.
+    pub fitted: Option<StepModel>,
     /// How they evict.
     pub eviction: Eviction,
+}
+
+impl Fleet {
+    pub(super) fn step_model(&self) -> StepModel {
+        self.fitted.unwrap_or_else(|| self.preset.step_model())
+    }
+
+    /// The preset's name, and whether its step times are another's.
+    pub(super) fn preset_name(&self) -> String {
+        let fitted = if self.fitted.is_some() { " (fitted)" } else { "" };
+        format!("{}{fitted}", self.preset.name())
+    }
 }
 
 /// What is to be replayed, and how.
@@ -128,8 +142,8 @@ impl Setup {
 
     fn cluster(&self, workload: &Workload) -> ClusterConfig {
         let block_size = workload.block_size();
-        let Fleet { instances, blocks, preset, eviction } = self.fleet;
-        let model = preset.step_model();
+        let Fleet { instances, blocks, preset, eviction, .. } = self.fleet;
+        let model = self.fleet.step_model();
         let sequences_max = preset.sequences_max();
         let instance = InstanceConfig { block_size, blocks, sequences_max, eviction, model };
         let PolicySpec { kind: policy, tuning } = self.policy;

@@ -361,7 +361,10 @@ impl Instance {
         let mut load = StepLoad { sequences: self.running.len() as u32, ..StepLoad::default() };
         for run in &self.running {
             load.tokens += run.scheduled;
+            load.starting +=
+                u32::from(run.scheduled > 0 && run.cached_tokens == Some(run.computed) && run.generated == 0);
             if run.decoding() {
+                load.decoding += u32::from(run.scheduled > 0);
                 load.decode_context += u64::from(run.computed);
             } else {
                 let scheduled = f64::from(run.scheduled);

@@ -7,6 +7,7 @@ mod config;
 mod grpc;
 mod http;
 mod kv_events;
+mod load;
 mod mock;
 mod process;
 mod replay;

@@ -16,6 +16,7 @@ mod fit;
 mod instance;
 mod kavier;
 mod pooled;
+mod work;
 
 pub use agenda::Agenda;
 pub use cluster::{Arrival, Cluster, ClusterConfig, Conditions, Refused, Served};
@@ -23,6 +24,7 @@ pub use cost::{Preset, StepModel, UnknownPreset};
 pub use energy::{Energy, Gpus, Tariff};
 pub use eviction::{Category, Eviction, Foresight, UnknownEviction};
 pub use fit::{Fit, FitError, Measurement, MeasurementsError, fit};
-pub use instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
+pub use instance::{Instance, InstanceConfig};
 pub use kavier::KavierModel;
 pub use pooled::PooledCache;
+pub use work::{CacheEvent, InstanceStats, Progress, TooLarge, Work};

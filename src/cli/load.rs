@@ -145,8 +145,7 @@ impl Load {
             bail!("no request was answered");
         }
         if let Some(file) = &self.csv {
-            let rows = outcome.answered.iter().map(|answer| answer.csv_row() + "\n");
-            write_file(file, &(format!("{}\n", Answered::CSV_HEADING) + &rows.collect::<String>()))?;
+            write_file(file, &Answered::to_csv(&outcome.answered))?;
         }
         let slo = Slo { ttft: Duration::from_millis(self.slo_ttft), tpot: self.slo_tpot.map(Duration::from_millis) };
         let endpoint = Endpoint {

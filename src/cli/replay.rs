@@ -1,12 +1,16 @@
 //! `warmpath replay`: a recorded trace through a simulated fleet, under several policies.
 
-use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
+mod run;
+
+pub(super) use run::{Files, write_file};
+
+use crate::replay::{Fleet, Slo, StudyReport};
 use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::{Conditions, Eviction, Fit, Measurement, Preset, StepModel, fit};
 use crate::trace::{TimeUnit, Trace};
 use anyhow::Context;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use run::{run_reports, run_study, write_requests};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -128,6 +132,11 @@ pub(super) struct Replay {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
+    /// Write every request that was served as a row, as `load --csv` does, instead of a report. For one trace, fleet size, load
+    /// and policy.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown", "html", "load"])]
+    csv: Option<PathBuf>,
+
     /// Compare two studies written with `--json`, the older one first, instead of replaying.
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with = "traces")]
     compare: Vec<PathBuf>,
@@ -169,14 +178,20 @@ impl Replay {
             let text = read_study(newer)?.compare(&read_study(older)?);
             return write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output");
         }
-        if let Some(fit) = self.fit()? {
+        let fit = self.fit()?;
+        if let Some(fit) = &fit {
             if self.traces.is_empty() {
                 return write!(std::io::stdout().lock(), "{}", fit.to_text())
                     .context("cannot write to standard output");
             }
             eprint!("{}", fit.to_text());
         }
-        if self.is_study() { run_study(&self) } else { run_reports(&self) }
+        let fitted = fit.map(|fit| fit.model);
+        match &self.csv {
+            Some(file) => write_requests(&self, fitted, file),
+            None if self.is_study() => run_study(&self, fitted),
+            None => run_reports(&self, fitted),
+        }
     }
 
     fn fit(&self) -> anyhow::Result<Option<Fit>> {
@@ -189,10 +204,6 @@ impl Replay {
         fitted.map(Some).with_context(|| format!("cannot fit step times to {}", file.display()))
     }
 
-    fn fitted(&self) -> anyhow::Result<Option<StepModel>> {
-        Ok(self.fit()?.map(|fit| fit.model))
-    }
-
     fn is_study(&self) -> bool {
         self.instances.len() > 1
             || self.time_scale.len() > 1
@@ -202,6 +213,12 @@ impl Replay {
             || self.slo() != Slo::default()
             || self.markdown.is_some()
             || self.html.is_some()
+    }
+
+    fn fleet(&self, fitted: Option<StepModel>, trace: &Trace) -> Fleet {
+        let fits = self.preset.kv_tokens() / trace.block_size().tokens();
+        let blocks = self.blocks.unwrap_or(fits);
+        Fleet { instances: self.instances[0], blocks, preset: self.preset, fitted, eviction: self.eviction }
     }
 
     fn conditions(&self) -> Conditions {
@@ -221,121 +238,4 @@ impl Replay {
             Some(Unit::Ms) => trace.with_time_unit(TimeUnit::Milliseconds),
         })
     }
-}
-
-fn run_study(args: &Replay) -> anyhow::Result<()> {
-    let workload = |path: &PathBuf| Ok(Workload::load(&args.trace(path)?, args.limit, !args.keep_ties)?);
-    let study = Study {
-        workloads: args.traces.iter().map(workload).collect::<anyhow::Result<_>>()?,
-        instances: args.instances.clone(),
-        blocks: args.blocks,
-        preset: args.preset,
-        fitted: args.fitted()?,
-        eviction: args.eviction,
-        loads: if args.load.is_empty() {
-            Loads::TimeScales(args.time_scale.clone())
-        } else {
-            Loads::OfCapacity(args.load.clone())
-        },
-        policies: args.policy.clone(),
-        seeds: (args.seed..args.seed + args.seeds.max(1)).collect(),
-        conditions: args.conditions(),
-        slo: args.slo(),
-    };
-    let bar = ProgressBar::new(0).with_style(study_style());
-    let report = study.run(&|requests, total| {
-        bar.set_length(total);
-        bar.inc(requests);
-    });
-    bar.finish_and_clear();
-    let files = Files { json: args.json.as_deref(), markdown: args.markdown.as_deref(), html: args.html.as_deref() };
-    files.write(&report?)
-}
-
-/// Where else than to standard output a study is written.
-pub(super) struct Files<'a> {
-    pub json: Option<&'a Path>,
-    pub markdown: Option<&'a Path>,
-    pub html: Option<&'a Path>,
-}
-
-impl Files<'_> {
-    /// Writes a study to all of them, and as Markdown to standard output, or as JSON where that is asked for as `-`.
-    pub fn write(&self, report: &StudyReport) -> anyhow::Result<()> {
-        let json = || serde_json::to_string_pretty(report).context("cannot write the study as JSON");
-        let to_stdout = self.json.is_some_and(|file| file.as_os_str() == "-");
-        let text = if to_stdout { json()? + "\n" } else { report.to_markdown() };
-        write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")?;
-        if let Some(file) = self.json.filter(|_| !to_stdout) {
-            write_file(file, &(json()? + "\n"))?;
-        }
-        if let Some(file) = self.markdown {
-            write_file(file, &report.to_markdown())?;
-        }
-        if let Some(file) = self.html {
-            write_file(file, &report.to_html())?;
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-fn run_reports(args: &Replay) -> anyhow::Result<()> {
-    let mut reports = Vec::with_capacity(args.traces.len());
-    for path in &args.traces {
-        reports.push(replay(args, args.trace(path)?)?);
-    }
-    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-    let mut out = std::io::stdout().lock();
-    if !to_stdout {
-        let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
-        write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
-    }
-    if let Some(file) = &args.json {
-        let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
-        json.push('\n');
-        if to_stdout {
-            out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
-        } else {
-            std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-    }
-    Ok(())
-}
-
-fn replay(args: &Replay, trace: Trace) -> anyhow::Result<Report> {
-    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.block_size().tokens());
-    let fleet = Fleet {
-        instances: args.instances[0],
-        blocks,
-        preset: args.preset,
-        fitted: args.fitted()?,
-        eviction: args.eviction,
-    };
-    let experiment = Experiment {
-        trace,
-        fleet,
-        time_scale: args.time_scale[0],
-        limit: args.limit,
-        seed: args.seed,
-        spread_ties: !args.keep_ties,
-    };
-    let bar = ProgressBar::new_spinner().with_style(style());
-    bar.set_message(experiment.trace.path().display().to_string());
-    let report = experiment.run(&args.policy, &|requests| bar.inc(requests));
-    bar.finish_and_clear();
-    Ok(report?)
-}
-
-fn study_style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} requests replayed  {elapsed}, {eta} to go")
-        .expect("the template is well-formed")
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}  {human_pos} requests replayed  {per_sec}  {elapsed}")
-        .expect("the template is well-formed")
 }

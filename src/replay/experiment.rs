@@ -5,7 +5,7 @@ use super::report::Report;
 use super::workload::Workload;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
-use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused, StepModel};
+use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused, Served, StepModel};
 use crate::trace::{Trace, TraceError};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -118,8 +118,18 @@ impl Experiment {
 }
 
 impl Setup {
+    /// Refuses numbers that no fleet can have.
+    pub fn check(&self) -> Result<(), ReplayError> {
+        check(&self.fleet, self.time_scale)
+    }
+
     /// Replays the workload; `progress` is told of every request.
     pub fn replay(&self, workload: &Workload, progress: &dyn Fn(u64)) -> Outcome {
+        self.replay_each(workload, progress, &mut |_| {})
+    }
+
+    /// The same, telling of every request that was served, in order of their ends.
+    pub fn replay_each(&self, workload: &Workload, progress: &dyn Fn(u64), each: &mut dyn FnMut(&Served)) -> Outcome {
         let mut cluster = Cluster::new(self.cluster(workload));
         if self.fleet.eviction == Eviction::Clairvoyant {
             cluster.foresee(workload.arrivals(self.time_scale, self.seed));
@@ -132,11 +142,15 @@ impl Setup {
                 Err(Refused::TooLarge(_)) => tallied.too_large += 1,
                 Err(Refused::Route(error)) => unreachable!("a fleet of ready instances takes any prompt: {error}"),
             }
-            tallied.add(&cluster.take_served(), block_size);
+            let served = cluster.take_served();
+            served.iter().for_each(&mut *each);
+            tallied.add(&served, block_size);
             progress(1);
         }
         cluster.drain();
-        tallied.add(&cluster.take_served(), block_size);
+        let served = cluster.take_served();
+        served.iter().for_each(each);
+        tallied.add(&served, block_size);
         tallied.outcome(&self.policy, &self.fleet.preset.gpus(), &cluster.instance_stats())
     }
 

@@ -6,7 +6,8 @@
 use super::outcome::{Balance, Slo, Summary};
 use super::study::{Cell, Figure, Scenario, StudyReport};
 use super::workload::Workload;
-use crate::sim::Eviction;
+use crate::routing::Time;
+use crate::sim::{Eviction, Served};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -113,12 +114,34 @@ impl Answered {
         self.first_token <= slo.ttft && per_token.is_none_or(|(took, longest)| took <= longest)
     }
 
+    /// A request that was served by a simulated fleet; its instance is its number.
+    pub fn simulated(served: &Served) -> Self {
+        Answered {
+            due: served.arrived.since(Time::ZERO),
+            late: Duration::ZERO,
+            first_token: served.first_token.since(served.arrived),
+            finished: served.finished.since(served.arrived),
+            prompt_tokens: served.decision.prompt_tokens,
+            output_tokens: served.output_tokens,
+            cached_tokens: Some(served.cached_tokens),
+            instance: Some(served.decision.instance.0.to_string()),
+        }
+    }
+
+    /// The requests as rows under a heading, in the order in which they were due.
+    pub fn to_csv(answered: &[Answered]) -> String {
+        let mut order: Vec<&Answered> = answered.iter().collect();
+        order.sort_by_key(|answer| answer.due);
+        let rows = order.into_iter().map(|answer| answer.csv_row() + "\n");
+        std::iter::once(format!("{}\n", Answered::CSV_HEADING)).chain(rows).collect()
+    }
+
     /// The heading of [`csv_row`](Self::csv_row).
-    pub const CSV_HEADING: &'static str =
+    const CSV_HEADING: &'static str =
         "due_s,late_s,ttft_s,end_to_end_s,prompt_tokens,cached_tokens,output_tokens,instance";
 
     /// The request as a row; what the endpoint did not say is empty.
-    pub fn csv_row(&self) -> String {
+    fn csv_row(&self) -> String {
         let [due, late, ttft, end] =
             [self.due, self.late, self.first_token, self.finished].map(|time| format!("{:.6}", time.as_secs_f64()));
         let cached = self.cached_tokens.map_or(String::new(), |tokens| tokens.to_string());

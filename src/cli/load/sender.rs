@@ -170,7 +170,10 @@ impl Outcome {
         }
         let late = self.answered.iter().map(|answer| answer.late).max().unwrap_or_default();
         if late > Duration::from_millis(100) {
-            notes.push(format!("requests were sent up to {:.1} s late (--in-flight-max)", late.as_secs_f64()));
+            notes.push(format!(
+                "requests were sent up to {:.1} s late: --in-flight-max, or too busy a machine",
+                late.as_secs_f64()
+            ));
         }
         let silent = self.answered.iter().filter(|answer| answer.cached_tokens.is_none()).count();
         if silent > 0 {

@@ -88,7 +88,8 @@ fn step([prefill, context, sequences, decode_context, seconds]: [f64; 5]) -> Mea
 fn request([prompt, cached, output, ttft, end]: [f64; 5], step_tokens: f64) -> Vec<Measurement> {
     let mut measurements = vec![Measurement::prefill(prompt, cached, step_tokens, ttft)];
     let later = output - 1.0;
-    if later > 0.0 {
+    // Tokens that came together say nothing of a step.
+    if later > 0.0 && end != ttft {
         let decode_context = later * (prompt + output / 2.0);
         let decode = Measurement {
             steps: later,
@@ -116,7 +117,7 @@ mod tests {
             Measurement { steps: 1.0, tokens: 102.0, pairs: 1e4, decode_context: 900.0, sequences: 3.0, seconds: 0.5 };
         assert_eq!(read, [mixed, Measurement::decode(4.0, 4000.0, 0.1)]);
 
-        let requests = "due_s,ttft_s,end_to_end_s,prompt_tokens,cached_tokens,output_tokens\n0,0.2,1.2,3000,,11\n1,0.1,0.1,300,16,1\n";
+        let requests = "due_s,ttft_s,end_to_end_s,prompt_tokens,cached_tokens,output_tokens\n0,0.2,1.2,3000,,11\n1,0.1,0.1,300,16,2\n";
         let read = Measurement::read_csv(requests, 2048).unwrap();
         assert_eq!((read.len(), read[0].steps, read[2].tokens), (3, 2.0, 284.0));
         assert_eq!((read[1].seconds, read[1].decode_context), (1.0, 10.0 * 3005.5));

@@ -12,7 +12,7 @@ pub struct Work {
     pub id: u64,
     /// When it came.
     pub at: Time,
-    /// What sort of request it is; only some ways of [`Eviction`] care.
+    /// What sort of request it is; only some ways of [`Eviction`](super::Eviction) care.
     pub category: Category,
     /// Prompt length; at least one.
     pub prompt_tokens: u32,

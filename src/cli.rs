@@ -9,6 +9,8 @@ mod client;
 mod completions;
 mod config;
 mod demo;
+mod events;
+mod load;
 mod man;
 mod metrics;
 mod mock_vllm;
@@ -48,6 +50,7 @@ enum Command {
     Demo(demo::Demo),
     Replay(Box<replay::Replay>),
     Advise(advise::Advise),
+    Load(Box<load::Load>),
     Trace(trace::Trace),
     Route(route::Route),
     Serve(serve::Serve),
@@ -66,6 +69,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
             Command::Advise(advise) => advise.run(),
+            Command::Load(load) => load.run(),
             Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),

@@ -36,6 +36,28 @@ fn the_demo_ends_well_and_says_what_was_won() {
 }
 
 #[test]
+fn step_times_are_fitted_told_and_replayed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("steps.csv");
+    let mut rows = "prefill_tokens,prefill_context_tokens,decode_sequences,decode_context_tokens,seconds\n".to_owned();
+    for prefill in [1000, 2000, 4000, 8000] {
+        rows += &format!("{prefill},0,0,0,{}\n", 0.01 + 1e-4 * f64::from(prefill));
+    }
+    std::fs::write(&file, rows).unwrap();
+    let file = file.to_str().unwrap();
+    let told = succeeds(&["replay", "--fit", file]);
+    for part in
+        ["fitted to 4 measurements", "token           1.0000e-4 s", "(these measurements cannot tell)", "R² 1.0000"]
+    {
+        assert!(told.contains(part), "{part:?} is missing from {told}");
+    }
+    let table = succeeds(&["replay", CONVERSATION, "--limit", "50", "--policy", "random", "--fit", file]);
+    assert!(table.contains("qwen3-32b-h100-tp2 (fitted)"), "{table}");
+    std::fs::write(file, "a,b\n").unwrap();
+    assert!(fails(&["replay", "--fit", file]).contains("the heading has neither the columns"));
+}
+
+#[test]
 fn a_replay_is_a_table_and_the_same_json_every_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");

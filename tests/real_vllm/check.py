@@ -79,12 +79,12 @@ class Vllm(Process):
 
 
 class Router(Process):
-    def __init__(self, binary, vllms, model_folder, folder, logs):
+    def __init__(self, binary, vllms, model_folder, folder, logs, routing=""):
         grpc, http, admin = free_port(), free_port(), free_port()
         self.url, self.admin = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}"
         config = [
             f'[server]\nlisten = "127.0.0.1:{grpc}"\nhttp_listen = "127.0.0.1:{http}"\nadmin_listen = "127.0.0.1:{admin}"',
-            f"[health]\ninterval_seconds = 1\n[routing]\nblock_size = {BLOCK}",
+            f"[health]\ninterval_seconds = 1\n[routing]\nblock_size = {BLOCK}\n{routing}",
         ]
         for vllm in vllms:
             config.append(

@@ -8,6 +8,7 @@ mod deploy;
 mod grpc;
 mod http;
 mod kv_events;
+mod load;
 mod mock;
 mod process;
 mod recorder;

@@ -32,15 +32,19 @@ mod cover;
 mod find;
 mod forget;
 mod names;
+mod place;
 mod prefetch;
 mod run;
 mod runs;
+mod set_id;
 mod sets;
+mod side;
 mod snapshot;
 mod store;
 mod sync;
 mod words;
 
+pub(in crate::routing) use chain::Chain;
 pub(super) use find::Walk;
 pub use snapshot::SnapshotError;
 
@@ -49,10 +53,11 @@ use crate::routing::block::{BlockSize, EngineHash};
 use crate::routing::fact::{Content, InstanceId, Tier};
 use anchors::Anchors;
 use budget::Budget;
-use names::{Name, Names, Place};
+use names::Names;
+use place::{Name, Place};
 use runs::Runs;
 use sets::Sets;
-use std::collections::HashMap;
+use side::Side;
 use sync::{Mutex, MutexGuard};
 use words::Words;
 
@@ -83,9 +88,9 @@ struct Shard {
 struct Member {
     names: Names,
     /// Copies by tier of the blocks that have not just one.
-    copies: HashMap<Name, [u32; Tier::ALL.len()]>,
+    copies: Side<Name, [u32; Tier::ALL.len()]>,
     /// Places that go by several names.
-    aliases: HashMap<Place, Alias>,
+    aliases: Side<Place, Alias>,
     /// Names beyond the first of each place.
     surplus_names: usize,
     /// Tiers that it ever stored to, as bits.

@@ -4,9 +4,10 @@
 //! it is written first, then what the instance calls it.
 
 use super::anchors::Spread;
-use super::names::{Copies, Name, Place};
+use super::names::Slot;
+use super::place::{Copies, Name, Place};
 use super::run::{RUN_BLOCKS_MAX, RunId, Segment, Segments};
-use super::sets::{Lane, SetId};
+use super::set_id::{Lane, SetId};
 use super::sync::{AtomicU64, MutexGuard, Ordering};
 use super::{ExactIndex, Member};
 use crate::routing::block::{BlockHash, ContentHash, EngineHash};
@@ -116,7 +117,7 @@ impl ExactIndex {
             }
             let offset = run.blocks();
             match run.inline_tail() {
-                Some((last, _)) if last.set == SetId::single(lane) => run.set_inline_end(offset + blocks),
+                Some((last, _)) if last.set == SetId::single(lane) => run.set_inline_end(offset + blocks, &self.words),
                 Some(_) | None => {
                     let mut segments = run.locked_segments(&self.words);
                     segments.push(Segment { end: (offset + blocks) as u32, set: SetId::single(lane) });
@@ -134,8 +135,8 @@ impl ExactIndex {
             self.runs.give(run, &self.words);
             return None;
         }
-        if let Some((parent, place)) = after {
-            parent.adopt(place.offset());
+        if let Some((_, place)) = after {
+            self.runs.adopt(place.run(), place.offset());
         }
         *own += keys.len();
         Some(Placed { run, offset: 0, blocks: keys.len(), before: Before::new() })
@@ -189,6 +190,11 @@ impl ExactIndex {
         let header = self.runs.known(run);
         let old = header.locked_segments(&self.words);
         let before = self.held_before(instance, member.tiers, &old, offset, offset + blocks);
+        // What is stored again is another copy, as a rule.
+        let again = before.iter().map(|(from, to, _)| to - from).sum();
+        if !member.copies.reserve(again, &self.budget) {
+            return None;
+        }
         let lane = Lane::new(instance, tier);
         let set = |set: SetId| self.sets.with(set, lane, &self.words, &self.budget);
         let revived = self.change(header, &old, offset, offset + blocks, set, &self.budget)?;
@@ -218,10 +224,10 @@ impl ExactIndex {
 
     /// Names blocks that were given a place, one more copy of each.
     fn name(&self, instance: InstanceId, member: &mut Member, tier: Tier, names: &[EngineHash], mut placed: Placed) {
-        names.iter().take(AHEAD).for_each(|&name| member.names.prefetch(name));
+        names.iter().take(AHEAD).for_each(|&name| member.names.prefetch(Name::of(name)));
         for (at, &name) in names.iter().enumerate() {
             if let Some(&ahead) = names.get(at + AHEAD) {
-                member.names.prefetch(ahead);
+                member.names.prefetch(Name::of(ahead));
             }
             let offset = placed.offset + at;
             self.name_one(instance, member, tier, Name::of(name), offset, &mut placed);
@@ -238,10 +244,10 @@ impl ExactIndex {
         placed: &mut Placed,
     ) {
         let place = Place::new(placed.run, offset);
-        match member.names.find(name).map(|slot| (slot, member.names.get(slot))) {
-            None => {}
-            Some((_, (known, _))) if known == place => return self.add_copy(member, tier, name, place),
-            Some((slot, _)) => {
+        let vacancy = match member.names.locate(name) {
+            Err(vacancy) => vacancy,
+            Ok(slot) if member.names.get(slot).0 == place => return self.add_copy(member, tier, slot),
+            Ok(slot) => {
                 // The name moved to another block: what it meant before is gone, and its removal was not heard. Of the blocks
                 // that are still to be named here it stays written that the instance holds them.
                 let (end, run) = (placed.offset + placed.blocks, placed.run);
@@ -252,24 +258,27 @@ impl ExactIndex {
                     let before = held_before(&placed.before, old.offset()) & !left;
                     placed.before.insert(0, (old.offset(), old.offset() + 1, before));
                 }
+                member.names.locate(name).expect_err("it was forgotten just now")
             }
-        }
-        member.names.insert(name, place, Copies::one(tier));
+        };
+        member.names.insert(vacancy, place, Copies::one(tier), &self.forgetting);
         let before = held_before(&placed.before, offset);
         if before != 0 {
             // The block goes by another name too. Until now it had one, for every tier that held it.
-            let alias = member.aliases.entry(place).or_insert_with(|| super::Alias {
-                names: 1,
-                holding: Tier::ALL.map(|tier| u32::from(before >> tier as u8 & 1)),
-            });
+            if member.aliases.get(&place).is_none() {
+                let holding = Tier::ALL.map(|tier| u32::from(before >> tier as u8 & 1));
+                member.aliases.insert(place, super::Alias { names: 1, holding }, &self.forgetting);
+            }
+            let alias = member.aliases.get_mut(&place).expect("it is there, or was put there just now");
             alias.names += 1;
             alias.holding[tier as usize] += 1;
             member.surplus_names += 1;
         }
     }
 
-    fn add_copy(&self, member: &mut Member, tier: Tier, name: Name, place: Place) {
-        let copies = member.copies_mut(name);
+    fn add_copy(&self, member: &mut Member, tier: Tier, slot: Slot) {
+        let place = member.names.get(slot).0;
+        let copies = member.copies_mut(slot, &self.forgetting);
         copies[tier as usize] += 1;
         if copies[tier as usize] == 1
             && let Some(alias) = member.aliases.get_mut(&place)

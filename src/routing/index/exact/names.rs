@@ -5,8 +5,8 @@
 //! what its home bucket does not say.
 //!
 //! The table grows where it is: a name's home is its share of the way through the table, so in a longer table every home
-//! lies further on, and who moves the names from the last bucket to the first overwrites none. That takes a quarter more
-//! memory at a time, and never twice the memory meanwhile; to touch fresh memory is what filling a table costs most.
+//! lies further on, and who moves the names from the last bucket to the first overwrites none. So there are never two tables,
+//! and all memory is touched for the first time once; to touch fresh memory is what filling a table costs most.
 
 use super::budget::Budget;
 use super::place::{Copies, Name, Place};
@@ -14,13 +14,17 @@ use super::prefetch::prefetch;
 use super::side::Side;
 
 mod bucket;
+mod growth;
 
 pub(super) use bucket::RUNS_MAX;
 use bucket::{Bucket, REACH, SLOTS, TAG_BITS};
+use growth::Inverse;
 
-/// Load, in percent, at which the table grows, and what it grows to.
+/// Load, in percent, at which the table grows, and what it grows to: in large steps while it fills, so that little is moved,
+/// in small ones once it was turned over, when what it holds goes up and down and will hardly pass the most that it ever was.
 const FULL_PERCENT: usize = 82;
-const GROWTH_PERCENT: usize = 125;
+const GROWTH_PERCENT: usize = 160;
+const GROWTH_OF_TURNED_OVER_PERCENT: usize = 110;
 /// Buckets that a name may have its home in, at least: with fewer an entry has no room for the rest of its name.
 const HOMES_MIN: usize = 32;
 const HOMES_MAX: usize = 1 << 31;
@@ -33,8 +37,9 @@ const _: () = assert!(HOMES_MIN << TAG_BITS == 1 << NAME_BITS);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     name: Name,
-    /// Its home and its tag there.
+    /// Its home, and its tag there.
     home: usize,
+    tag: u64,
     at: At,
 }
 
@@ -58,6 +63,8 @@ pub(super) struct Names {
     chunks: Vec<Box<[Bucket]>>,
     homes: usize,
     len: usize,
+    /// Names removed since the table grew last.
+    removed: usize,
     /// Names that no bucket in reach had room for: about one in ten thousand when the table is full.
     strays: Side<Name, (Place, u8)>,
 }
@@ -115,10 +122,10 @@ impl Names {
                 if let Some(slot) = line.find(tag) {
                     // The same rest of a name at another distance from home is another name.
                     if line.distance(slot) == bucket - home {
-                        return Ok(Slot { name, home, at: At::Bucket { bucket, slot } });
+                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
                     }
                     if let Some(slot) = line.find_at(tag, bucket - home) {
-                        return Ok(Slot { name, home, at: At::Bucket { bucket, slot } });
+                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
                     }
                 }
                 if vacant.is_none() {
@@ -130,9 +137,9 @@ impl Names {
             }
         }
         if strays && self.strays.get(&name).is_some() {
-            return Ok(Slot { name, home, at: At::Stray });
+            return Ok(Slot { name, home, tag, at: At::Stray });
         }
-        Err(Vacancy(Slot { name, home, at: vacant.unwrap_or(At::Stray) }))
+        Err(Vacancy(Slot { name, home, tag, at: vacant.unwrap_or(At::Stray) }))
     }
 
     #[inline]
@@ -166,69 +173,11 @@ impl Names {
             return true;
         }
         let least = needed.div_ceil(SLOTS * FULL_PERCENT).max(HOMES_MIN);
-        let grown = (self.homes * GROWTH_PERCENT / 100).max(least);
+        let turned_over = self.removed > self.len;
+        let percent = if turned_over { GROWTH_OF_TURNED_OVER_PERCENT } else { GROWTH_PERCENT };
+        let grown = (self.homes * percent / 100).max(least);
         // Near the limit the least will do.
         self.grow(grown, budget) || self.grow(least, budget)
-    }
-
-    fn grow(&mut self, homes: usize, budget: &Budget) -> bool {
-        let buckets = homes + REACH - 1;
-        // In a table of several chunks the last is used to its end.
-        let buckets = if buckets > CHUNK_BUCKETS { buckets.next_multiple_of(CHUNK_BUCKETS) } else { buckets };
-        let homes = buckets + 1 - REACH;
-        let before: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
-        if homes > HOMES_MAX || !budget.take((buckets - before) * size_of::<Bucket>()) {
-            return false;
-        }
-        if let Some(only) = self.chunks.first_mut().filter(|only| only.len() < CHUNK_BUCKETS) {
-            let mut longer = std::mem::take(only).into_vec();
-            longer.reserve_exact(buckets.min(CHUNK_BUCKETS) - longer.len());
-            longer.resize(buckets.min(CHUNK_BUCKETS), Bucket::EMPTY);
-            *only = longer.into_boxed_slice();
-        }
-        while self.chunks.len() * CHUNK_BUCKETS < buckets {
-            let len = (buckets - self.chunks.len() * CHUNK_BUCKETS).min(CHUNK_BUCKETS);
-            self.chunks.push(vec![Bucket::EMPTY; len].into_boxed_slice());
-        }
-        self.stretch(homes, budget);
-        true
-    }
-
-    /// Moves every name to its home among `homes`, which is as far on or further. There is memory for them.
-    fn stretch(&mut self, homes: usize, budget: &Budget) {
-        let old = std::mem::replace(&mut self.homes, homes);
-        if old == 0 {
-            return;
-        }
-        let inverse = Inverse::of(old);
-        // Names whose new home is a bucket that old ones are still in: near the start, where homes move little.
-        let mut waiting: Vec<(Name, Place, Copies)> = Vec::new();
-        for at in (0..old + REACH - 1).rev() {
-            let bucket = std::mem::replace(self.bucket_mut(at), Bucket::EMPTY);
-            for slot in bucket.used() {
-                let name = inverse.name(at - bucket.distance(slot), bucket.tag(slot));
-                let (place, copies) = bucket.get(slot);
-                if self.home(name).0 < at {
-                    waiting.push((name, place, copies));
-                } else {
-                    self.put(name, place, copies, budget);
-                }
-            }
-            if !waiting.is_empty() {
-                let mut still = std::mem::take(&mut waiting);
-                still.retain(|&(name, place, copies)| {
-                    let waits = self.home(name).0 < at;
-                    if !waits {
-                        self.put(name, place, copies, budget);
-                    }
-                    waits
-                });
-                waiting = still;
-            }
-        }
-        for (name, (place, copies)) in self.strays.take_all(budget) {
-            self.put(name, place, Copies(copies), budget);
-        }
     }
 
     /// Adds a name where it was found not to be; there is room, and the table did not change since.
@@ -238,27 +187,17 @@ impl Names {
         self.fill(vacancy, place, copies, beyond);
     }
 
-    /// Adds a name that is not there and is counted already.
     #[inline]
-    fn put(&mut self, name: Name, place: Place, copies: Copies, budget: &Budget) {
-        let home = self.home(name).0;
-        let free = |bucket: usize| self.bucket(bucket).vacant().map(|slot| At::Bucket { bucket, slot });
-        let at = (home..home + REACH).find_map(free).unwrap_or(At::Stray);
-        self.fill(Slot { name, home, at }, place, copies, budget);
-    }
-
-    #[inline]
-    fn fill(&mut self, Slot { name, home, at }: Slot, place: Place, copies: Copies, budget: &Budget) {
+    fn fill(&mut self, Slot { name, home, tag, at }: Slot, place: Place, copies: Copies, beyond: &Budget) {
         match at {
             At::Bucket { bucket, slot } => {
-                let tag = self.home(name).1;
                 (home..bucket).for_each(|at| self.bucket_mut(at).pass());
                 self.bucket_mut(bucket).fill(slot, tag, bucket - home, place, copies);
             }
             At::Stray => {
                 self.bucket_mut(home).add_stray();
                 // A few among thousands; to refuse one would mean to undo what is written already.
-                self.strays.insert(name, (place, copies.0), &budget.beyond());
+                self.strays.insert(name, (place, copies.0), beyond);
             }
         }
     }
@@ -276,6 +215,7 @@ impl Names {
             }
         }
         self.len -= 1;
+        self.removed += 1;
     }
 
     /// Every entry, in no order.
@@ -289,30 +229,6 @@ impl Names {
             })
         });
         bucketed.chain(self.strays.iter().map(|(&name, &(place, copies))| (name, place, Copies(copies))))
-    }
-}
-
-/// From a name's home and tag back to the name, in a table of so many homes.
-#[derive(Clone, Copy)]
-struct Inverse {
-    homes: u64,
-    /// `2^60` divided by the number of homes.
-    quotient: u64,
-    rest: u64,
-}
-
-impl Inverse {
-    fn of(homes: usize) -> Self {
-        let homes = homes as u64;
-        Inverse { homes, quotient: (1 << NAME_BITS) / homes, rest: (1 << NAME_BITS) % homes }
-    }
-
-    /// The least `x` with `x × homes ≥ home × 2^60 + tag × 32`. Homes are no fewer than 32, so no other has this home and tag.
-    #[inline]
-    fn name(&self, home: usize, tag: u64) -> Name {
-        let home = home as u64;
-        let beyond = home * self.rest + (tag << (NAME_BITS - TAG_BITS));
-        Name::from_mixed((home * self.quotient + beyond.div_ceil(self.homes)) << (64 - NAME_BITS))
     }
 }
 

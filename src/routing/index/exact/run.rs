@@ -116,7 +116,11 @@ impl Run {
             pinned: usize::from(self.pinned.load(Ordering::Relaxed)),
             fork: usize::from(self.fork.load(Ordering::Relaxed)),
             keys: self.keys.load(Ordering::Relaxed),
-            inline: [0, 1, 2].map(|at: usize| self.inline[at].load(Ordering::Relaxed)),
+            inline: [
+                self.inline[0].load(Ordering::Relaxed),
+                self.inline[1].load(Ordering::Relaxed),
+                self.inline[2].load(Ordering::Relaxed),
+            ],
             overflow: self.overflow.load(Ordering::Relaxed),
         }
     }

@@ -4,8 +4,7 @@
 //! it is written first, then what the instance calls it.
 
 use super::anchors::Spread;
-use super::names::Slot;
-use super::place::{Copies, Name, Place};
+use super::place::{Name, Place};
 use super::run::{RUN_BLOCKS_MAX, RunId, Segment, Segments};
 use super::set_id::{Lane, SetId};
 use super::sync::{AtomicU64, MutexGuard, Ordering};
@@ -15,8 +14,7 @@ use crate::routing::fact::{Content, InstanceId, Tier};
 use crate::routing::index::{Attach, IndexError};
 use smallvec::SmallVec;
 
-/// How many names ahead their entries are fetched.
-const AHEAD: usize = 12;
+mod naming;
 
 /// Blocks that were given a place.
 struct Placed {
@@ -59,6 +57,9 @@ impl ExactIndex {
             stored += placed.blocks;
             self.name(instance, member, tier, named, placed);
         }
+        // Room for a usual batch is kept, for the largest ever it is not.
+        keys.clear();
+        keys.shrink_to(RUN_BLOCKS_MAX);
         member.keys = keys;
         if stored < names.len() {
             let limit_bytes = self.budget.limit();
@@ -221,76 +222,6 @@ impl ExactIndex {
         }
         before
     }
-
-    /// Names blocks that were given a place, one more copy of each.
-    fn name(&self, instance: InstanceId, member: &mut Member, tier: Tier, names: &[EngineHash], mut placed: Placed) {
-        names.iter().take(AHEAD).for_each(|&name| member.names.prefetch(Name::of(name)));
-        for (at, &name) in names.iter().enumerate() {
-            if let Some(&ahead) = names.get(at + AHEAD) {
-                member.names.prefetch(Name::of(ahead));
-            }
-            let offset = placed.offset + at;
-            self.name_one(instance, member, tier, Name::of(name), offset, &mut placed);
-        }
-    }
-
-    fn name_one(
-        &self,
-        instance: InstanceId,
-        member: &mut Member,
-        tier: Tier,
-        name: Name,
-        offset: usize,
-        placed: &mut Placed,
-    ) {
-        let place = Place::new(placed.run, offset);
-        let vacancy = match member.names.locate(name) {
-            Err(vacancy) => vacancy,
-            Ok(slot) if member.names.get(slot).0 == place => return self.add_copy(member, tier, slot),
-            Ok(slot) => {
-                // The name moved to another block: what it meant before is gone, and its removal was not heard. Of the blocks
-                // that are still to be named here it stays written that the instance holds them.
-                let (end, run) = (placed.offset + placed.blocks, placed.run);
-                let to_be_named = |old: Place| old.run() == run && offset < old.offset() && old.offset() < end;
-                let spare = |old: Place, left: Tier| left == tier && to_be_named(old);
-                let (old, left) = self.forget_name(instance, member, slot, spare);
-                if to_be_named(old) {
-                    let before = held_before(&placed.before, old.offset()) & !left;
-                    placed.before.insert(0, (old.offset(), old.offset() + 1, before));
-                }
-                member.names.locate(name).expect_err("it was forgotten just now")
-            }
-        };
-        member.names.insert(vacancy, place, Copies::one(tier), &self.forgetting);
-        let before = held_before(&placed.before, offset);
-        if before != 0 {
-            // The block goes by another name too. Until now it had one, for every tier that held it.
-            if member.aliases.get(&place).is_none() {
-                let holding = Tier::ALL.map(|tier| u32::from(before >> tier as u8 & 1));
-                member.aliases.insert(place, super::Alias { names: 1, holding }, &self.forgetting);
-            }
-            let alias = member.aliases.get_mut(&place).expect("it is there, or was put there just now");
-            alias.names += 1;
-            alias.holding[tier as usize] += 1;
-            member.surplus_names += 1;
-        }
-    }
-
-    fn add_copy(&self, member: &mut Member, tier: Tier, slot: Slot) {
-        let place = member.names.get(slot).0;
-        let copies = member.copies_mut(slot, &self.forgetting);
-        copies[tier as usize] += 1;
-        if copies[tier as usize] == 1
-            && let Some(alias) = member.aliases.get_mut(&place)
-        {
-            alias.holding[tier as usize] += 1;
-        }
-    }
-}
-
-/// The tiers, as bits, in which the block at `offset` was held before.
-fn held_before(before: &Before, offset: usize) -> u8 {
-    before.iter().find(|&&(from, to, _)| (from..to).contains(&offset)).map_or(0, |&(_, _, tiers)| tiers)
 }
 
 /// How many blocks of a run are those with `keys`; `None` if the first is another.

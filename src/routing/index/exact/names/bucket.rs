@@ -41,10 +41,8 @@ impl Bucket {
     /// The first slot with this tag, at whatever distance.
     #[inline]
     pub fn find(&self, tag: u64) -> Option<usize> {
-        let mut same = 0_u32;
-        for slot in 0..SLOTS {
-            same |= u32::from(self.tags[slot] == (tag >> COPIES_SHIFT) as u32) << slot;
-        }
+        let high = (tag >> COPIES_SHIFT) as u32;
+        let mut same = (0..SLOTS).fold(0_u32, |same, slot| same | u32::from(self.tags[slot] == high) << slot);
         while same != 0 {
             let slot = same.trailing_zeros() as usize;
             if self.tag(slot) == tag && self.is_used(slot) {
@@ -71,7 +69,9 @@ impl Bucket {
 
     #[inline]
     pub fn vacant(&self) -> Option<usize> {
-        (0..SLOTS).find(|&slot| !self.is_used(slot))
+        // Without a branch for each slot, which could not be foretold.
+        let free = (0..SLOTS).fold(0_u32, |free, slot| free | u32::from(!self.is_used(slot)) << slot);
+        (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
     #[inline]

@@ -218,10 +218,8 @@ impl ExactIndex {
             };
             let one = Tier::ALL.into_iter().find(|&tier| copies[tier as usize] == 1 && copies.iter().sum::<u32>() == 1);
             member.names.insert(vacancy, place, one.map_or(Copies::MANY, Copies::one), &self.forgetting);
-            if one.is_none() {
-                if !member.copies.insert(name, copies, &self.budget) {
-                    return Err(self.full());
-                }
+            if one.is_none() && !member.copies.insert(name, copies, &self.budget) {
+                return Err(self.full());
             }
             let alias = places.entry(place).or_default();
             alias.names += 1;

@@ -9,6 +9,7 @@ mod overlaps;
 mod reference;
 
 pub use approximate::ApproximateIndex;
+pub(super) use exact::Chain;
 pub use exact::{ExactIndex, IndexStats, SnapshotError};
 pub use overlaps::Overlaps;
 pub use reference::ReferenceIndex;

@@ -205,7 +205,8 @@ impl Router {
         let Scratch { overlaps, candidates, reach } = scratch;
         let root = self.root(&request.namespace);
         self.index.find(&request.prompt, root, overlaps);
-        let footprint = Footprint::of(&request.prompt, root, self.config.block_size);
+        let footprint =
+            Footprint::of(&mut overlaps.chain(&request.prompt, self.config.block_size), self.config.block_size);
 
         let mut fleet = self.fleet.lock();
         if fleet.in_flight() >= self.config.requests_max {

@@ -163,6 +163,11 @@ impl Router {
         self.fleet.lock().states(now)
     }
 
+    /// Whether an instance of the fleet serves this model, ready or not.
+    pub fn serves(&self, model: &str) -> bool {
+        self.fleet.lock().serves(model)
+    }
+
     /// Requests placed and not ended.
     pub fn in_flight(&self) -> usize {
         self.fleet.lock().in_flight()
@@ -191,7 +196,7 @@ impl Router {
             None => return Err(RouteError::PromptTooLong),
         };
         let Scratch { overlaps, candidates, reach } = scratch;
-        let root = self.root(&request.namespace);
+        let root = request.prompt.root(self.root(&request.namespace));
         self.index.find(&request.prompt, root, overlaps);
         let footprint = Footprint::of(&request.prompt, root, self.config.block_size);
 
@@ -211,6 +216,11 @@ impl Router {
         };
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
         candidates.retain(|candidate| !except.contains(&candidate.instance));
+        if request.prompt.is_guessed() {
+            for candidate in candidates.iter_mut() {
+                candidate.knowledge = candidate.knowledge.max(Knowledge::Approximate);
+            }
+        }
         if candidates.is_empty() {
             return Err(no_candidate(NoCandidate::NoneReady { instances: except.len() }, model));
         }
@@ -236,7 +246,9 @@ impl Router {
             footprint,
             session: request.session,
         };
-        let approximate = fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+        // Of bytes no instance publishes anything.
+        let approximate =
+            request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
         let booked = fleet.book(now, booking, &self.config.prefill);
         drop(fleet);
         if approximate {

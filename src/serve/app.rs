@@ -6,9 +6,9 @@ use super::proto;
 use super::proto::router_server::RouterServer;
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
-use super::upstream::Upstream;
+use super::upstream::{Limits, Upstream};
 use super::watch::{health, kv_events};
-use crate::config::Config;
+use crate::config::{Config, Http};
 use crate::routing::{InstanceId, LearnError};
 use axum::serve::ListenerExt;
 use std::convert::Infallible;
@@ -73,7 +73,7 @@ impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let core = Arc::new(Core::new(&config)?);
-        let tokenizers = Tokenizers::load(&config.tokenizers)?;
+        let tokenizers = Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
@@ -130,7 +130,9 @@ impl App {
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
-        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
+        let Http { retries_max, head_max, idle_max, .. } = config.http;
+        let limits = Limits { retries_max, head: head_max, idle: idle_max };
+        let upstream = Upstream::new(Arc::clone(&core), limits);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.

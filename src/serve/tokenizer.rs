@@ -26,8 +26,6 @@ use std::time::Duration;
 use template::{Template, TemplateError};
 use tokio::sync::Semaphore;
 
-/// A request waits no longer than this for its tokens: a prefill that a cache spares is rarely shorter.
-const WITHIN: Duration = Duration::from_millis(100);
 /// Requests that are tokenized at once, those past their deadline included; further ones go by load.
 const AT_ONCE: usize = 32;
 
@@ -35,6 +33,7 @@ const AT_ONCE: usize = 32;
 pub(super) struct Tokenizers {
     by_model: HashMap<String, Arc<Tokenizer>>,
     at_once: Arc<Semaphore>,
+    within: Duration,
 }
 
 /// One model's tokenizer and chat template.
@@ -94,10 +93,14 @@ pub(super) enum Untokenized {
 }
 
 impl Tokenizers {
-    /// Loads each model's.
-    pub fn load(configured: &[crate::config::Tokenizer]) -> Result<Self, TokenizerError> {
+    /// Loads each model's. No request waits for its tokens longer than `within`.
+    pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
-        Ok(Tokenizers { by_model: loaded.collect::<Result<_, _>>()?, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Tokenizers {
+            by_model: loaded.collect::<Result<_, _>>()?,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            within,
+        })
     }
 
     /// The token ids of a body's prompt.
@@ -110,7 +113,7 @@ impl Tokenizers {
             drop(permit);
             tokens
         });
-        match tokio::time::timeout(WITHIN, work).await {
+        match tokio::time::timeout(self.within, work).await {
             // A panic of the tokenizer is one request's loss.
             Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
                 Unknown::MoreThanText => Untokenized::MoreThanText,
@@ -168,7 +171,11 @@ impl Tokenizer {
         let prompt = api.prompt_field().and_then(|field| get(body, field)).ok_or(Unknown::Other)?;
         let text = match prompt.as_str() {
             Some(_) => prompt,
-            None => chat::items(&prompt)?.into_iter().next().ok_or(Unknown::Other)?,
+            // Of several the longest, and of those the first.
+            None => {
+                let length = |text: &Value| text.as_str().map_or(0, str::len);
+                chat::items(&prompt)?.into_iter().rev().max_by_key(length).ok_or(Unknown::Other)?
+            }
         };
         self.encode(text.as_str().ok_or(Unknown::Other)?, special)
     }

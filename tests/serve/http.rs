@@ -153,11 +153,11 @@ async fn a_prompt_goes_where_it_is_cached_and_the_answer_says_so() {
     assert_eq!(app.metric("warmpath_reported_cached_tokens_total{instance=\"second\"}"), 96.0);
     assert_eq!(app.metric("warmpath_http_requests_total{answer=\"forwarded\"}"), 1.0);
 
-    // A text is not looked up, and is answered all the same.
+    // A text is looked up by its bytes, of which nothing is said, and is answered all the same.
     let text = json!({"model": MODEL, "prompt": "It was the best of times", "max_tokens": 2}).to_string();
     let (status, headers, _) = send(&app, "/v1/completions", &[], text.as_bytes()).await;
     assert_eq!((status, headers.get("x-warmpath-overlap-tokens")), (200, None));
-    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"text\"}"), 1.0);
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), 1.0);
     app.running.stop().await;
     first.running.stop().await;
     second.running.stop().await;

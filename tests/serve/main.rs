@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 mod kv_events;
 mod mock;
+mod placement;
 mod process;
 mod replay;
 mod support;

@@ -56,7 +56,9 @@ impl Footprint {
                 let blocks = tokens.chunks_exact(block_size.tokens() as usize).take(reusable as usize);
                 blocks.map(ContentHash::of_tokens).for_each(&mut mark);
             }
-            Prompt::Blocks { contents, .. } => contents.iter().copied().take(reusable as usize).for_each(&mut mark),
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => {
+                contents.iter().copied().take(reusable as usize).for_each(&mut mark)
+            }
         }
         if footprint.marks.last().is_some_and(|mark| mark.0 < last.0) {
             footprint.marks.push(last);

@@ -56,7 +56,7 @@ impl ApproximateIndex {
             Prompt::Tokens(tokens) => {
                 tokens.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
             }
-            Prompt::Blocks { contents, tokens } => {
+            Prompt::Blocks { contents, tokens } | Prompt::Guessed { contents, tokens } => {
                 contents.iter().copied().take(self.block_size.full_blocks(*tokens) as usize).collect()
             }
         };

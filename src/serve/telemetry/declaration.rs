@@ -27,6 +27,7 @@ pub(super) enum Metric {
     KvEventReplayedBatches,
     HttpRequests,
     RoutedByLoad,
+    GuessedLookups,
     UpstreamRetries,
     UpstreamFailures,
     InstanceReady,
@@ -45,7 +46,7 @@ const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 26] = [
+    pub const ALL: [Metric; 27] = [
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -68,6 +69,7 @@ impl Metric {
         Metric::KvEventReplayedBatches,
         Metric::HttpRequests,
         Metric::RoutedByLoad,
+        Metric::GuessedLookups,
         Metric::UpstreamRetries,
         Metric::UpstreamFailures,
         Metric::InstanceReady,
@@ -185,6 +187,12 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Forwarded requests whose prompt could not be looked up in the index, by why.",
+            ),
+            Metric::GuessedLookups => (
+                "warmpath_guessed_lookups_total",
+                Kind::Counter,
+                Unit::Count,
+                "Forwarded requests whose prompt was looked up otherwise than by all of its tokens, by why.",
             ),
             Metric::UpstreamRetries => (
                 "warmpath_upstream_retries_total",

@@ -4,7 +4,7 @@
 
 use super::declaration::{Kind, Metric};
 use super::labels::{
-    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+    Answer, ByLoad, EventKind, Failure, Guess, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
 };
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     pub answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
+    /// See [`Metric::GuessedLookups`].
+    pub guesses: PerLabel<Guess, Counter>,
     instances: Vec<InstanceMetrics>,
 }
 
@@ -104,6 +106,7 @@ impl Metrics {
             index_entries: registry.gauge(Metric::IndexEntries, None, None),
             answers: registry.counters(Metric::HttpRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
+            guesses: registry.counters(Metric::GuessedLookups, None),
             instances: instances.into_iter().map(instance).collect(),
         }
     }

@@ -22,7 +22,7 @@ pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, Member};
 pub use telemetry::logs;
-pub use tokenizer::TokenizerError;
+pub use tokenizer::{Tokenizer, TokenizerError};
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

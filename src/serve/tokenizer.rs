@@ -16,6 +16,7 @@ mod template;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;
+use axum::http::Method;
 use chat::{Unknown, get};
 use minijinja::Value;
 use segments::Segments;
@@ -36,8 +37,8 @@ pub(super) struct Tokenizers {
     within: Duration,
 }
 
-/// One model's tokenizer and chat template.
-pub(super) struct Tokenizer {
+/// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
+pub struct Tokenizer {
     segments: Segments,
     template: Option<Template>,
 }
@@ -126,7 +127,8 @@ impl Tokenizers {
 }
 
 impl Tokenizer {
-    fn load(folder: &Path) -> Result<Self, TokenizerError> {
+    /// From a folder as on Hugging Face's hub.
+    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let segments = Segments::new(&read(&path)?).map_err(|reason| TokenizerError::Tokenizer { path, reason })?;
         let path = folder.join("tokenizer_config.json");
@@ -147,6 +149,11 @@ impl Tokenizer {
             reason: error.to_string(),
         })?;
         Ok(Tokenizer { segments, template })
+    }
+
+    /// The token ids of the prompt in a body posted to `path` of the OpenAI API; `None` where they cannot be known here.
+    pub fn prompt_tokens(&self, path: &str, body: &[u8]) -> Option<Vec<u32>> {
+        self.tokens(Api::of(&Method::POST, path), body).ok()
     }
 
     /// As vLLM does: a completion's text gets the model's special tokens, a chat is what its template says.
@@ -204,7 +211,7 @@ mod tests {
             // The second time all pieces come from the cache.
             for line in read(&data.join(folder).join("cases.jsonl")).unwrap().split(|&b| b == b'\n').cycle().take(140) {
                 let Ok(case) = serde_json::from_slice::<Value>(line) else { continue };
-                let api = Api::of(&axum::http::Method::POST, case["path"].as_str().unwrap());
+                let api = Api::of(&Method::POST, case["path"].as_str().unwrap());
                 // Cut out of the line, so that keys keep their order.
                 let line = std::str::from_utf8(line).unwrap();
                 let body = &line[line.find("\"body\": ").unwrap() + 8..];

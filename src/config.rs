@@ -13,6 +13,7 @@ mod raw;
 pub use problem::{Invalid, Problem};
 
 use crate::routing;
+use crate::trace::RecorderConfig;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct Config {
     pub instances: Vec<Instance>,
     /// How texts become tokens, by model.
     pub tokenizers: Vec<Tokenizer>,
+    /// Where requests are recorded; without it they are not.
+    pub recorder: Option<RecorderConfig>,
 }
 
 /// Where to listen. Port 0 takes a free one.

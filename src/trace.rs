@@ -39,7 +39,7 @@ pub use provenance::Provenance;
 pub use published::Published;
 pub use reader::{How, Records, Trace};
 pub use record::{Kind, Record};
-pub use recorder::{Recorded, Recorder, RecorderConfig, Served};
+pub use recorder::{Arrival, Recorded, Recorder, RecorderConfig};
 pub use spread::SpreadTies;
 pub use synthetic::{Synthetic, SyntheticPreset, UnknownPreset};
 pub use tally::Tally;

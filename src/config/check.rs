@@ -6,6 +6,7 @@ use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Tokenize
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
+use crate::trace::RecorderConfig;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -22,8 +23,9 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let routing = check.routing(raw.routing);
     let instances = check.instances(raw.instances);
     let tokenizers = check.tokenizers(raw.tokenizers, &instances);
+    let recorder = raw.recorder.map(|recorder| check.recorder(recorder));
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances, tokenizers })
+        Ok(Config { server, http, health, routing, instances, tokenizers, recorder })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -97,6 +99,21 @@ impl Check {
             index_bytes_max: self
                 .at_least_one("routing.index_bytes_max", raw.index_bytes_max)
                 .unwrap_or(default.index_bytes_max),
+            ..default
+        }
+    }
+
+    fn recorder(&mut self, raw: raw::Recorder) -> RecorderConfig {
+        let default =
+            RecorderConfig::new(self.text("recorder.folder", raw.folder, "write a folder that exists").into());
+        RecorderConfig {
+            file_bytes_max: self
+                .at_least_one("recorder.file_bytes_max", raw.file_bytes_max)
+                .unwrap_or(default.file_bytes_max),
+            files_max: self.at_least_one("recorder.files_max", raw.files_max).unwrap_or(default.files_max),
+            memory_bytes_max: self
+                .at_least_one("recorder.memory_bytes_max", raw.memory_bytes_max)
+                .unwrap_or(default.memory_bytes_max),
             ..default
         }
     }

@@ -13,6 +13,16 @@ pub(super) struct Config {
     pub routing: Routing,
     pub instances: Vec<Instance>,
     pub tokenizers: Vec<Tokenizer>,
+    pub recorder: Option<Recorder>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Recorder {
+    pub folder: Option<Leaf<String>>,
+    pub file_bytes_max: Option<Leaf<u64>>,
+    pub files_max: Option<Leaf<usize>>,
+    pub memory_bytes_max: Option<Leaf<usize>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

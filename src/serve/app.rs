@@ -4,6 +4,7 @@ use super::core::Core;
 use super::ingress::{admin, grpc, http};
 use super::proto;
 use super::proto::router_server::RouterServer;
+use super::recorder::{RecorderError, Recording};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::{Limits, Upstream};
@@ -61,6 +62,9 @@ pub enum AppError {
     /// A configured tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Requests are to be recorded, and cannot be.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -72,7 +76,8 @@ pub enum AppError {
 impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
-        let core = Arc::new(Core::new(&config)?);
+        let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
+        let core = Arc::new(Core::new(&config, recording)?);
         let tokenizers = Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
@@ -152,6 +157,8 @@ impl App {
         };
         drain(&core, &health).await;
         let stopped = tasks.stop(DRAIN_MAX).await;
+        let recorded = tokio::task::spawn_blocking(move || core.recording().finish()).await;
+        recorded.expect("the recorder does not panic");
         if let Some(error) = failed {
             return Err(error.into());
         }

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::health::{Check, Health};
+use super::recorder::Recording;
 use super::telemetry::labels::{LearnProblem, Outcome};
 use super::telemetry::metrics::{Metrics, Routed};
 use crate::config::Config;
@@ -19,6 +20,7 @@ pub struct Core {
     metrics: Metrics,
     draining: AtomicBool,
     only_model: Option<String>,
+    recording: Recording,
 }
 
 /// A configured instance.
@@ -43,7 +45,7 @@ impl Member {
 
 impl Core {
     /// A router that knows the configured instances, in the order of their ids.
-    pub(super) fn new(config: &Config) -> Result<Self, LearnError> {
+    pub(super) fn new(config: &Config, recording: Recording) -> Result<Self, LearnError> {
         let core = Core {
             router: Router::new(config.routing),
             clock: Clock::start(),
@@ -51,6 +53,7 @@ impl Core {
             metrics: Metrics::new(config.instances.iter().map(|instance| instance.name.as_str())),
             draining: AtomicBool::new(false),
             only_model: only_model(&config.instances),
+            recording,
         };
         for (position, instance) in config.instances.iter().enumerate() {
             let id = id(position);
@@ -72,6 +75,7 @@ impl Core {
         let seconds = self.clock.now().since(began).as_secs_f64();
         match &decided {
             Ok(decision) => {
+                self.recording.placed(request, decision, began);
                 let routed = Routed {
                     prompt_tokens: decision.prompt_tokens,
                     overlap_tokens: decision.overlap_tokens,
@@ -86,7 +90,9 @@ impl Core {
 
     /// Takes in a fact now, and counts what did not fit.
     pub fn learn(&self, fact: Fact<'_>) -> Result<(), LearnError> {
-        let learned = self.router.learn(fact, self.clock.now());
+        let now = self.clock.now();
+        self.recording.learnt(&fact, now);
+        let learned = self.router.learn(fact, now);
         if let Err(error) = &learned {
             self.metrics.learn_error(LearnProblem::from(error));
         }
@@ -140,6 +146,7 @@ impl Core {
             self.change_health(id(position), Health::passed);
         }
         self.learn(Fact::TimePassed).expect("time can always pass");
+        self.recording.look();
     }
 
     fn change_health(&self, instance: InstanceId, change: impl FnOnce(&mut Health, Time)) {
@@ -190,6 +197,7 @@ impl Core {
             metrics.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
             metrics.cached_blocks.set(self.router.cached_blocks(state.instance) as f64);
         }
+        self.recording.totals(&self.metrics);
         self.metrics.render()
     }
 
@@ -200,6 +208,11 @@ impl Core {
 
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What is recorded, if anything.
+    pub(super) fn recording(&self) -> &Recording {
+        &self.recording
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

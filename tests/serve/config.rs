@@ -120,6 +120,24 @@ fn data_parallel_ranks_are_instances_of_their_own() {
 }
 
 #[test]
+fn what_is_recorded_is_bounded_as_configured() {
+    let section = "[recorder]\nfolder = \"/r\"\nfile_bytes_max = 1\nfiles_max = 2\nmemory_bytes_max = 3\n";
+    let recorder = Config::parse(&format!("{section}{INSTANCE}")).unwrap().recorder.unwrap();
+    assert_eq!(recorder.folder.to_str(), Some("/r"));
+    assert_eq!((recorder.file_bytes_max, recorder.files_max, recorder.memory_bytes_max), (1, 2, 3));
+    assert_eq!(Config::parse(INSTANCE).unwrap().recorder, None);
+    // What the example says in comments are the defaults.
+    let example = Config::EXAMPLE.split("# [recorder]").nth(1).unwrap();
+    let lines = example.lines().filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")));
+    let example = Config::parse(&format!("[recorder]\n{}\n{INSTANCE}", lines.collect::<Vec<_>>().join("\n"))).unwrap();
+    let default = warmpath::trace::RecorderConfig::new("/var/lib/warmpath".into());
+    assert_eq!(example.recorder, Some(default));
+    let found = problems(&format!("[recorder]\nfiles_max = 0\nmemory_bytes_max = \"a\"\n{INSTANCE}"));
+    let paths: Vec<&str> = found.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+    assert_eq!(paths, ["recorder.folder", "recorder.files_max", "recorder.memory_bytes_max"]);
+}
+
+#[test]
 fn a_tokenizer_belongs_to_a_model_that_is_served() {
     let tokenizer = |model: &str| format!("{INSTANCE}[[tokenizers]]\nmodel = \"{model}\"\npath = \"/models/m\"\n");
     let tokenizers = Config::parse(&tokenizer("m")).unwrap().tokenizers;

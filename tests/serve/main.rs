@@ -10,6 +10,7 @@ mod kv_events;
 mod mock;
 mod placement;
 mod process;
+mod recorder;
 mod replay;
 mod support;
 mod tokenizer;

@@ -133,6 +133,7 @@ pub fn config(instances: Vec<Instance>) -> Config {
         routing: warmpath::routing::Config::default(),
         instances,
         tokenizers: Vec::new(),
+        recorder: None,
     }
 }
 

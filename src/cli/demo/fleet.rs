@@ -45,7 +45,8 @@ impl Fleet {
         let routing = routing::Config { policy, prefill, ..routing::Config::default() };
         let server = Server { listen: free, http_listen: free, admin_listen: free };
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
-        let mut config = Config { server, http, health, routing, instances: Vec::new(), tokenizers: Vec::new() };
+        let mut config =
+            Config { server, http, health, routing, instances: Vec::new(), tokenizers: Vec::new(), recorder: None };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {

@@ -32,6 +32,9 @@ pub(super) enum Metric {
     UpstreamFailures,
     InstanceReady,
     ReportedCachedTokens,
+    RecorderRequests,
+    RecorderFiles,
+    RecorderHeldBytes,
 }
 
 /// How a metric is kept.
@@ -46,7 +49,7 @@ const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 27] = [
+    pub const ALL: [Metric; 30] = [
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -74,6 +77,9 @@ impl Metric {
         Metric::UpstreamFailures,
         Metric::InstanceReady,
         Metric::ReportedCachedTokens,
+        Metric::RecorderRequests,
+        Metric::RecorderFiles,
+        Metric::RecorderHeldBytes,
     ];
 
     /// Name, kind, unit and help.
@@ -214,6 +220,21 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Prompt tokens that instances said, in forwarded answers, to have had cached.",
+            ),
+            Metric::RecorderRequests => (
+                "warmpath_recorder_requests_total",
+                Kind::Counter,
+                Unit::Count,
+                "Placed requests by what became of them in the recording; none while nothing is recorded.",
+            ),
+            Metric::RecorderFiles => {
+                ("warmpath_recorder_files_total", Kind::Counter, Unit::Count, "Files of recorded requests begun.")
+            }
+            Metric::RecorderHeldBytes => (
+                "warmpath_recorder_held_bytes",
+                Kind::Gauge,
+                Unit::Bytes,
+                "Memory of requests that wait to be recorded until they, and those before them, have ended.",
             ),
         }
     }

@@ -153,6 +153,25 @@ label! {
 }
 
 label! {
+    /// What became of a request that was to be recorded.
+    Recording "outcome" {
+        Written = "written",
+        /// Dropped: as much is held as may be.
+        Full = "full",
+        /// It took longer to end than those after it could wait.
+        Late = "late",
+        /// It did not end well.
+        Unfinished = "unfinished",
+        /// Prompt or output were empty.
+        Empty = "empty",
+        /// Its tokens are not known.
+        Untokenized = "untokenized",
+        /// Dropped: a file could not be written.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// How a replay of cache events ended.
     ReplayOutcome "outcome" {
         /// All that the cache holds is known.

@@ -4,7 +4,8 @@
 
 use super::declaration::{Kind, Metric};
 use super::labels::{
-    Answer, ByLoad, EventKind, Failure, Guess, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+    Answer, ByLoad, EventKind, Failure, Guess, Label, LearnProblem, Of, Outcome, Recording, ReplayOutcome, SkipReason,
+    State,
 };
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -26,6 +27,12 @@ pub(crate) struct Metrics {
     pub by_load: PerLabel<ByLoad, Counter>,
     /// See [`Metric::GuessedLookups`].
     pub guesses: PerLabel<Guess, Counter>,
+    /// See [`Metric::RecorderRequests`].
+    pub recorder_requests: PerLabel<Recording, Counter>,
+    /// See [`Metric::RecorderFiles`].
+    pub recorder_files: Counter,
+    /// See [`Metric::RecorderHeldBytes`].
+    pub recorder_held_bytes: Gauge,
     instances: Vec<InstanceMetrics>,
 }
 
@@ -107,6 +114,9 @@ impl Metrics {
             answers: registry.counters(Metric::HttpRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
             guesses: registry.counters(Metric::GuessedLookups, None),
+            recorder_requests: registry.counters(Metric::RecorderRequests, None),
+            recorder_files: registry.counter(Metric::RecorderFiles, None, None),
+            recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
             instances: instances.into_iter().map(instance).collect(),
         }
     }

@@ -12,6 +12,7 @@ use super::watch::{health, kv_events};
 use crate::config::{Config, Http};
 use crate::routing::{InstanceId, LearnError};
 use axum::serve::ListenerExt;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -117,6 +118,7 @@ impl App {
             block_size = config.routing.block_size.tokens(),
             "serving"
         );
+        tell_of_tokenizers(&config);
         let mut tasks = Tasks::default();
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -170,6 +172,18 @@ impl App {
             }
             stopped => Ok(stopped?),
         }
+    }
+}
+
+/// vLLM hands out its tokenizer over gRPC at best, so one that is missing is for the operator to provide.
+fn tell_of_tokenizers(config: &Config) {
+    let models: BTreeSet<&str> = config.instances.iter().map(|instance| instance.model.as_str()).collect();
+    for model in models.into_iter().filter(|model| config.tokenizers.iter().all(|one| one.model != *model)) {
+        tracing::info!(
+            model,
+            "no tokenizer: its texts and chats are placed by their bytes, and overlaps are not known; \
+             configure [[tokenizers]] with the folder that holds its tokenizer.json"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ client, streaming and not. Fails below 99 % equal predictions. Run with the Pyth
 """
 import argparse
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -223,6 +224,22 @@ def run_mix(arguments, vllms, router):
     }
 
 
+def run_bursts(arguments, router, bursts=20):
+    """Three requests at once with one prefix that nobody has: what is in flight counts as overlap, and vLLM shares it too."""
+    mix, equal, sent, wrong = Mix(arguments.seed + 1), 0, 0, []
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for _ in range(bursts):
+            prefix = mix.tokens(160)
+            calls = [pool.submit(complete, requests, router.url, prefix + mix.tokens(40), None, False, 4) for _ in range(3)]
+            for answer, usage, _ in (call.result() for call in calls):
+                predicted = int(answer.headers["x-warmpath-overlap-tokens"])
+                reported = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+                sent += 1
+                equal += predicted == reported
+                wrong += [(predicted, reported)] if predicted != reported else []
+    return {"in bursts": sent, "equal": equal, "wrong (predicted, reported)": wrong[:6]}
+
+
 TEXTS = [
     "once upon a time there was a small machine which dreamed of electric sheep under a blue sky ",
     "Zażółć gęślą jaźń; 你好,世界; مرحبا بالعالم; 🦀🦀 e\u0301 \u00a0\u200b \r\n\t\"quoted\" \\back\\ ",
@@ -364,7 +381,8 @@ def main():
             texts = run_texts(router, arguments.seed, arguments.requests // 5)
             print(json.dumps(texts, indent=1, ensure_ascii=False), flush=True)
             figures = run_mix(arguments, vllms, router)
-            print(json.dumps(figures, indent=1))
+            print(json.dumps(figures, indent=1), flush=True)
+            print(json.dumps(run_bursts(arguments, router)), flush=True)
             if texts["share"] < 0.99:
                 sys.exit(f"only {texts['share']:.2%} of the texts and chats were tokenized as vLLM does")
             if figures["share"] < 0.99:

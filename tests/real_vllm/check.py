@@ -286,7 +286,7 @@ def said_usage(what, said):
 
 def run_texts(router, seed, count):
     """Texts and chats, growing by turns: the tokens are the router's own, so a wrong one shows as a wrong overlap or length."""
-    chance, session, wrong, cached_tokens = random.Random(seed), requests.Session(), [], 0
+    chance, session, wrong, cached_tokens, same_length = random.Random(seed), requests.Session(), [], 0, 0
     equal, sent = collections.Counter(), collections.Counter()
     chats = [[{"role": "system", "content": system}] for system in SYSTEMS]
     for at in range(count):
@@ -304,6 +304,7 @@ def run_texts(router, seed, count):
         predicted = answer.headers.get("x-warmpath-prompt-tokens"), answer.headers.get("x-warmpath-overlap-tokens")
         cached_tokens += cached
         sent[what] += 1
+        same_length += predicted[0] == str(tokens)
         if predicted == (str(tokens), str(cached)):
             equal[what] += 1
         else:
@@ -312,7 +313,10 @@ def run_texts(router, seed, count):
             chat.append({"role": "assistant", "content": said["choices"][0]["message"]["content"] or ""})
         time.sleep(0.02)
     share = equal.total() / sent.total()
-    return {"texts and chats": dict(sent), "equal": dict(equal), "share": share, "cached_tokens": cached_tokens, "wrong": wrong[:3]}
+    return {
+        "texts and chats": dict(sent), "same length": same_length, "equal": dict(equal), "share": share, "cached_tokens": cached_tokens,
+        "wrong": wrong[:3],
+    }
 
 
 def check_openai(url):
@@ -383,8 +387,11 @@ def main():
             figures = run_mix(arguments, vllms, router)
             print(json.dumps(figures, indent=1), flush=True)
             print(json.dumps(run_bursts(arguments, router)), flush=True)
-            if texts["share"] < 0.99:
-                sys.exit(f"only {texts['share']:.2%} of the texts and chats were tokenized as vLLM does")
+            if texts["same length"] < sum(texts["texts and chats"].values()):
+                sys.exit(f"only {texts['same length']} texts and chats were tokenized as vLLM does")
+            # A long chat in the small pool may meet an eviction that is not yet published.
+            if texts["share"] < 0.97:
+                sys.exit(f"only {texts['share']:.2%} of the texts' and chats' overlaps were equal to what vLLM reported")
             if figures["share"] < 0.99:
                 sys.exit(f"only {figures['share']:.2%} of the predictions were equal to what vLLM reported")
         finally:

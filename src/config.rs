@@ -60,11 +60,24 @@ pub struct Http {
     pub body_bytes_max: usize,
     /// How often one request may be sent again, to another instance each time.
     pub retries_max: u32,
+    /// How long an instance may take to begin its answer; without it as long as it takes.
+    pub head_max: Option<Duration>,
+    /// How long an answer may be silent; without it for as long as the connection stands.
+    pub idle_max: Option<Duration>,
+    /// How long a request waits for its text to be tokenized; after that it goes by load.
+    pub tokenize_max: Duration,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Http { body_bytes_max: 64 << 20, retries_max: 2 }
+        Http {
+            body_bytes_max: 64 << 20,
+            retries_max: 2,
+            head_max: None,
+            idle_max: None,
+            // A prefill that a cache spares is rarely shorter.
+            tokenize_max: Duration::from_millis(100),
+        }
     }
 }
 

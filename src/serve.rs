@@ -28,7 +28,7 @@ pub use recorder::RecorderError;
 pub use journal::{Step, Suspect, Verdict, Why};
 pub use status::{Instance, Placed, Status};
 pub use telemetry::{logs, metrics_document};
-pub use tokenizer::{TokenizerError, tokenizer_for_traces};
+pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

@@ -55,11 +55,19 @@ impl Check {
     fn http(&mut self, raw: raw::Http) -> Http {
         let default = Http::default();
         let retries_max = self.leaf("http.retries_max", raw.retries_max, "write a whole number; 0 is never");
+        let unlimited = "write a whole number of seconds; 0 is no limit";
+        let head_seconds_max = self.leaf("http.head_seconds_max", raw.head_seconds_max, unlimited);
+        let idle_seconds_max = self.leaf("http.idle_seconds_max", raw.idle_seconds_max, unlimited);
+        let tokenize_max = self.at_least_one("http.tokenize_milliseconds_max", raw.tokenize_milliseconds_max);
+        let limit = |seconds: Option<u64>| seconds.filter(|&seconds| seconds > 0).map(Duration::from_secs);
         Http {
             body_bytes_max: self
                 .at_least_one("http.body_bytes_max", raw.body_bytes_max)
                 .unwrap_or(default.body_bytes_max),
             retries_max: retries_max.unwrap_or(default.retries_max),
+            head_max: limit(head_seconds_max),
+            idle_max: limit(idle_seconds_max),
+            tokenize_max: tokenize_max.map_or(default.tokenize_max, Duration::from_millis),
         }
     }
 

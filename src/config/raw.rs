@@ -45,6 +45,9 @@ pub(super) struct Server {
 pub(super) struct Http {
     pub body_bytes_max: Option<Leaf<usize>>,
     pub retries_max: Option<Leaf<u32>>,
+    pub head_seconds_max: Option<Leaf<u64>>,
+    pub idle_seconds_max: Option<Leaf<u64>>,
+    pub tokenize_milliseconds_max: Option<Leaf<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -161,6 +161,10 @@ impl Fleet {
         self.members.get(&instance).map(|member| Arc::clone(&member.model))
     }
 
+    pub fn serves(&self, model: &str) -> bool {
+        self.members.values().any(|member| *member.model == *model)
+    }
+
     /// Requests placed so far.
     pub fn placed(&self) -> u64 {
         self.placed

@@ -170,6 +170,11 @@ impl Router {
         self.fleet.lock().states(now)
     }
 
+    /// Whether an instance of the fleet serves this model, ready or not.
+    pub fn serves(&self, model: &str) -> bool {
+        self.fleet.lock().serves(model)
+    }
+
     /// Requests placed and not ended.
     pub fn in_flight(&self) -> usize {
         self.fleet.lock().in_flight()
@@ -203,7 +208,7 @@ impl Router {
             None => return Err(RouteError::PromptTooLong),
         };
         let Scratch { overlaps, candidates, reach } = scratch;
-        let root = self.root(&request.namespace);
+        let root = request.prompt.root(self.root(&request.namespace));
         self.index.find(&request.prompt, root, overlaps);
         let footprint =
             Footprint::of(&mut overlaps.chain(&request.prompt, self.config.block_size), self.config.block_size);
@@ -224,6 +229,11 @@ impl Router {
         };
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
         candidates.retain(|candidate| !except.contains(&candidate.instance));
+        if request.prompt.is_guessed() {
+            for candidate in candidates.iter_mut() {
+                candidate.knowledge = candidate.knowledge.max(Knowledge::Approximate);
+            }
+        }
         if candidates.is_empty() {
             return Err(no_candidate(NoCandidate::NoneReady { instances: except.len() }, model));
         }
@@ -249,7 +259,9 @@ impl Router {
             footprint,
             session: request.session,
         };
-        let approximate = fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+        // Of bytes no instance publishes anything.
+        let approximate =
+            request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
         let booked = fleet.book(now, booking, &self.config.prefill);
         drop(fleet);
         if approximate {

@@ -8,11 +8,12 @@ use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
-use super::upstream::Upstream;
+use super::upstream::{Limits, Upstream};
 use super::watch::{health, kv_events};
-use crate::config::Config;
+use crate::config::{Config, Http};
 use crate::routing::{InstanceId, LearnError};
 use axum::serve::ListenerExt;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -79,7 +80,7 @@ impl App {
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
         let core = Arc::new(Core::new(&config, recording)?);
-        let tokenizers = Tokenizers::load(&config.tokenizers)?;
+        let tokenizers = Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
@@ -118,6 +119,7 @@ impl App {
             block_size = config.routing.block_size.tokens(),
             "serving"
         );
+        tell_of_tokenizers(&config);
         let mut tasks = Tasks::default();
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -136,7 +138,9 @@ impl App {
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
-        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
+        let Http { retries_max, head_max, idle_max, .. } = config.http;
+        let limits = Limits { retries_max, head: head_max, idle: idle_max };
+        let upstream = Upstream::new(Arc::clone(&core), limits);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
         let routes = observed::layer(routes, Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
@@ -171,6 +175,18 @@ impl App {
             }
             stopped => Ok(stopped?),
         }
+    }
+}
+
+/// vLLM hands out its tokenizer over gRPC at best, so one that is missing is for the operator to provide.
+fn tell_of_tokenizers(config: &Config) {
+    let models: BTreeSet<&str> = config.instances.iter().map(|instance| instance.model.as_str()).collect();
+    for model in models.into_iter().filter(|model| config.tokenizers.iter().all(|one| one.model != *model)) {
+        tracing::info!(
+            model,
+            "no tokenizer: its texts and chats are placed by their bytes, and overlaps are not known; \
+             configure [[tokenizers]] with the folder that holds its tokenizer.json"
+        );
     }
 }
 

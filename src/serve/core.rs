@@ -130,6 +130,11 @@ impl Core {
         least.map(|state| state.instance).ok_or_else(|| RouteError::NoneReady { model: unnamed(), instances })
     }
 
+    /// Whether an instance is configured to serve this model.
+    pub(super) fn serves(&self, model: &str) -> bool {
+        self.router.serves(model)
+    }
+
     /// The model of the fleet, where every instance serves the same one.
     pub(super) fn only_model(&self) -> Option<&str> {
         self.only_model.as_deref()

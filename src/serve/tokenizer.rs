@@ -17,6 +17,7 @@ mod texts;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;
+use axum::http::Method;
 use chat::{Unknown, get};
 use minijinja::Value;
 use segments::Segments;
@@ -28,8 +29,6 @@ use template::{Template, TemplateError};
 pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
 
-/// A request waits no longer than this for its tokens: a prefill that a cache spares is rarely shorter.
-const WITHIN: Duration = Duration::from_millis(100);
 /// Requests that are tokenized at once, those past their deadline included; further ones go by load.
 const AT_ONCE: usize = 32;
 
@@ -37,10 +36,11 @@ const AT_ONCE: usize = 32;
 pub(super) struct Tokenizers {
     by_model: HashMap<String, Arc<Tokenizer>>,
     at_once: Arc<Semaphore>,
+    within: Duration,
 }
 
-/// One model's tokenizer and chat template.
-pub(super) struct Tokenizer {
+/// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
+pub struct Tokenizer {
     segments: Segments,
     template: Option<Template>,
 }
@@ -96,10 +96,14 @@ pub(super) enum Untokenized {
 }
 
 impl Tokenizers {
-    /// Loads each model's.
-    pub fn load(configured: &[crate::config::Tokenizer]) -> Result<Self, TokenizerError> {
+    /// Loads each model's. No request waits for its tokens longer than `within`.
+    pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
-        Ok(Tokenizers { by_model: loaded.collect::<Result<_, _>>()?, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Tokenizers {
+            by_model: loaded.collect::<Result<_, _>>()?,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            within,
+        })
     }
 
     /// The token ids of a body's prompt.
@@ -112,7 +116,7 @@ impl Tokenizers {
             drop(permit);
             tokens
         });
-        match tokio::time::timeout(WITHIN, work).await {
+        match tokio::time::timeout(self.within, work).await {
             // A panic of the tokenizer is one request's loss.
             Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
                 Unknown::MoreThanText => Untokenized::MoreThanText,
@@ -125,7 +129,8 @@ impl Tokenizers {
 }
 
 impl Tokenizer {
-    fn load(folder: &Path) -> Result<Self, TokenizerError> {
+    /// From a folder as on Hugging Face's hub.
+    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let segments = Segments::new(&read(&path)?).map_err(|reason| TokenizerError::Tokenizer { path, reason })?;
         let path = folder.join("tokenizer_config.json");
@@ -146,6 +151,11 @@ impl Tokenizer {
             reason: error.to_string(),
         })?;
         Ok(Tokenizer { segments, template })
+    }
+
+    /// The token ids of the prompt in a body posted to `path` of the OpenAI API; `None` where they cannot be known here.
+    pub fn prompt_tokens(&self, path: &str, body: &[u8]) -> Option<Vec<u32>> {
+        self.tokens(Api::of(&Method::POST, path), body).ok()
     }
 
     /// As vLLM does: a completion's text gets the model's special tokens, a chat is what its template says.
@@ -170,7 +180,11 @@ impl Tokenizer {
         let prompt = api.prompt_field().and_then(|field| get(body, field)).ok_or(Unknown::Other)?;
         let text = match prompt.as_str() {
             Some(_) => prompt,
-            None => chat::items(&prompt)?.into_iter().next().ok_or(Unknown::Other)?,
+            // Of several the longest, and of those the first.
+            None => {
+                let length = |text: &Value| text.as_str().map_or(0, str::len);
+                chat::items(&prompt)?.into_iter().rev().max_by_key(length).ok_or(Unknown::Other)?
+            }
         };
         self.encode(text.as_str().ok_or(Unknown::Other)?, special)
     }
@@ -199,7 +213,7 @@ mod tests {
             // The second time all pieces come from the cache.
             for line in read(&data.join(folder).join("cases.jsonl")).unwrap().split(|&b| b == b'\n').cycle().take(140) {
                 let Ok(case) = serde_json::from_slice::<Value>(line) else { continue };
-                let api = Api::of(&axum::http::Method::POST, case["path"].as_str().unwrap());
+                let api = Api::of(&Method::POST, case["path"].as_str().unwrap());
                 // Cut out of the line, so that keys keep their order.
                 let line = std::str::from_utf8(line).unwrap();
                 let body = &line[line.find("\"body\": ").unwrap() + 8..];

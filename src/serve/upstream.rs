@@ -4,8 +4,10 @@
 //! nothing was sent to the client; a call without side effects (GET, HEAD) also where the connection broke. Retries have a
 //! budget for all requests together, so that a fleet in trouble is not given twice the work.
 //!
-//! Absent on purpose: TLS towards instances, a time limit on answers (a long generation is no error; who has enough of it
-//! hangs up).
+//! A long generation is no error, and who has enough of it hangs up: an answer has time limits only where they are configured,
+//! one for its beginning and one for silence in it.
+//!
+//! Absent on purpose: TLS towards instances.
 
 mod budget;
 mod headers;
@@ -13,6 +15,7 @@ mod observer;
 mod relay;
 
 use super::core::Core;
+use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use crate::routing::{Decision, InstanceId, RouteError};
@@ -43,7 +46,19 @@ pub(super) struct Upstream {
     core: Arc<Core>,
     client: Client<HttpConnector, Full<Bytes>>,
     budget: Budget,
-    retries_max: u32,
+    limits: Limits,
+    makers: Arc<Makers>,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How often it may be sent again.
+    pub retries_max: u32,
+    /// How long an instance may take to begin its answer.
+    pub head: Option<Duration>,
+    /// How long an answer may be silent.
+    pub idle: Option<Duration>,
 }
 
 /// A request as it came.
@@ -79,6 +94,9 @@ pub(super) enum ForwardError {
     /// Whoever was asked did not answer.
     #[error("the instance could not be reached, or did not answer")]
     Unreachable,
+    /// Whoever was asked took longer than it may.
+    #[error("the instance did not answer in time")]
+    Late,
 }
 
 /// How one attempt went.
@@ -87,10 +105,11 @@ enum Attempt {
     /// It may be sent elsewhere; what to answer if it cannot be.
     NotTaken(Option<hyper::Response<Incoming>>),
     Broken,
+    Late,
 }
 
 impl Upstream {
-    pub fn new(core: Arc<Core>, retries_max: u32) -> Arc<Self> {
+    pub fn new(core: Arc<Core>, limits: Limits) -> Arc<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
@@ -98,7 +117,12 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .build(connector);
-        Arc::new(Upstream { core, client, budget: Budget::default(), retries_max })
+        Arc::new(Upstream { core, client, budget: Budget::default(), limits, makers: Arc::default() })
+    }
+
+    /// Who made which response.
+    pub fn makers(&self) -> &Makers {
+        &self.makers
     }
 
     /// Sends a request where it is placed, elsewhere if it must, and gives the answer as it begins.
@@ -122,10 +146,11 @@ impl Upstream {
             match self.attempt(forward, instance).await {
                 Attempt::Answered(response) => return Ok(self.respond(placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
+                Attempt::Late => return Err(ForwardError::Late),
                 Attempt::NotTaken(response) => {
                     refused = response.map(|response| (Placed { ticket: None, ..placed }, response));
                     tried.push(instance);
-                    if tried.len() > self.retries_max as usize || !self.budget.spend() {
+                    if tried.len() > self.limits.retries_max as usize || !self.budget.spend() {
                         return match refused {
                             Some((placed, response)) => Ok(self.respond(placed, response)),
                             None => Err(ForwardError::Unreachable),
@@ -163,7 +188,20 @@ impl Upstream {
             return Attempt::Broken;
         };
         let failures = &self.core.metrics().instance(instance.index()).failures;
-        match self.client.request(request).await {
+        let answer = self.client.request(request);
+        let answer = match self.limits.head {
+            Some(head) => match tokio::time::timeout(head, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // It may be doing it all the same.
+                    failures.of(Failure::Late).increment(1);
+                    self.core.failed_at(instance);
+                    return Attempt::Late;
+                }
+            },
+            None => answer.await,
+        };
+        match answer {
             Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 // It says so when it has too much to do: no reason to take it out.
                 failures.of(Failure::Unavailable).increment(1);
@@ -214,6 +252,7 @@ impl Upstream {
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
         let relay = Relay::new(Arc::clone(&self.core), placed.instance, &head, body, placed.ticket);
+        let relay = relay.with_idle(self.limits.idle).with_makers(&self.makers);
         *answer.body_mut() = Body::new(relay);
         answer
     }

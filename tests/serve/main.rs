@@ -10,6 +10,7 @@ mod http;
 mod kv_events;
 mod load;
 mod mock;
+mod placement;
 mod process;
 mod recorder;
 mod replay;

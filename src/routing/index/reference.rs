@@ -119,7 +119,7 @@ impl ReferenceIndex {
             Prompt::Tokens(ids) => {
                 ids.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
             }
-            Prompt::Blocks { contents, .. } => contents.to_vec(),
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents.to_vec(),
         };
         wanted.truncate(self.block_size.reusable_blocks(tokens) as usize);
         let best_tier = |held: &Named, depth: usize| {

@@ -25,6 +25,7 @@ pub(super) enum Metric {
     KvEventReplayedBatches,
     HttpRequests,
     RoutedByLoad,
+    GuessedLookups,
     UpstreamRetries,
     UpstreamFailures,
     InstanceReady,
@@ -123,6 +124,7 @@ impl Metric {
         Metric::KvEventReplayedBatches,
         Metric::HttpRequests,
         Metric::RoutedByLoad,
+        Metric::GuessedLookups,
         Metric::UpstreamRetries,
         Metric::UpstreamFailures,
         Metric::InstanceReady,
@@ -265,6 +267,12 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Forwarded requests whose prompt could not be looked up in the index, by why.",
+            ),
+            Metric::GuessedLookups => (
+                "warmpath_guessed_lookups_total",
+                Kind::Counter,
+                Unit::Count,
+                "Forwarded requests whose prompt was looked up otherwise than by all of its tokens, by why.",
             ),
             Metric::UpstreamRetries => (
                 "warmpath_upstream_retries_total",

@@ -114,7 +114,7 @@ label! {
         Forwarded = "forwarded",
         /// An instance's answer, 400 or above.
         Refused = "refused",
-        /// Ours: no instance could be reached, or it broke off before it answered.
+        /// Ours: no instance could be reached, or it broke off before it answered, or it took too long.
         Unreachable = "unreachable",
         /// Ours: no instance takes requests now.
         NoneReady = "none_ready",
@@ -174,16 +174,26 @@ label! {
 label! {
     /// Why a prompt could not be looked up in the index.
     ByLoad "reason" {
-        /// It is a text, and there is no tokenizer for it.
-        Text = "text",
         /// It is a text, and was not tokenized in time.
         Late = "late",
-        /// It is several prompts.
-        Batch = "batch",
-        /// It holds more than tokens, or is cut by the engine.
+        /// It is cut by the engine, or is a mixture.
         Content = "content",
         /// The path, or the body, holds no prompt that is known here.
         NoPrompt = "no_prompt",
+    }
+}
+
+label! {
+    /// Why a prompt was not looked up by all of its tokens.
+    Guess "why" {
+        /// By its bytes: there is no tokenizer for the model.
+        NoTokenizer = "no_tokenizer",
+        /// By its bytes: it holds more than text.
+        Content = "content",
+        /// By its bytes: the tokenizer, or the chat template, does not do it.
+        Unsupported = "unsupported",
+        /// By its longest one: it is several prompts.
+        Batch = "batch",
     }
 }
 
@@ -231,6 +241,8 @@ label! {
         Status = "status",
         /// It broke off inside its answer.
         Body = "body",
+        /// It took longer than it may, to begin its answer or to go on with it.
+        Late = "late",
     }
 }
 

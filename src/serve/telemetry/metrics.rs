@@ -4,7 +4,7 @@
 
 use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, Call, End, EventKind, Failure, Label, LearnProblem, Of, Outcome, Recording, ReplayOutcome,
+    Answer, ByLoad, Call, End, EventKind, Failure, Guess, Label, LearnProblem, Of, Outcome, Recording, ReplayOutcome,
     SkipReason, Stage, State, StatusClass,
 };
 use super::process::Process;
@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
+    /// See [`Metric::GuessedLookups`].
+    pub guesses: PerLabel<Guess, Counter>,
     /// See [`Metric::RecorderRequests`].
     pub recorder_requests: PerLabel<Recording, Counter>,
     /// See [`Metric::RecorderFiles`].
@@ -172,6 +174,7 @@ impl Metrics {
             http_responses: Call::ALL.iter().map(|&call| registry.counters_of(Metric::HttpResponses, call)).collect(),
             answers: registry.counters(Metric::HttpRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
+            guesses: registry.counters(Metric::GuessedLookups, None),
             recorder_requests: registry.counters(Metric::RecorderRequests, None),
             recorder_files: registry.counter(Metric::RecorderFiles, None, None),
             recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),

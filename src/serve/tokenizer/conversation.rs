@@ -103,15 +103,18 @@ fn parts(sent: &Value, takes_parts: bool, is_system: bool) -> Result<Value, Unkn
         let texts: Vec<String> = texts.into_iter().map(|(words, _)| words).collect();
         return Ok(Value::from(texts.join("\n")));
     }
-    let part = |(words, extra): (String, Vec<(String, Value)>)| {
+    let part = |(words, extra): (String, Fields)| {
         let fixed = [("type".to_owned(), Value::from("text")), ("text".to_owned(), Value::from(words))];
         Value::from_pairs(fixed.into_iter().chain(extra))
     };
     Ok(texts.into_iter().map(part).collect())
 }
 
+/// Keys and values, in order.
+type Fields = Vec<(String, Value)>;
+
 /// The text of a part, and its keys that are not known.
-fn words(part: &Value) -> Result<Option<(String, Vec<(String, Value)>)>, Unknown> {
+fn words(part: &Value) -> Result<Option<(String, Fields)>, Unknown> {
     if let Some(text) = part.as_str() {
         return Ok(Some((text.to_owned(), Vec::new())));
     }

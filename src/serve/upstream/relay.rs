@@ -3,15 +3,19 @@
 use super::observer::Observer;
 use crate::routing::InstanceId;
 use crate::serve::core::Core;
+use crate::serve::ingress::http::responses::Makers;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
 use axum::body::{Bytes, HttpBody};
 use axum::http::header;
 use axum::http::response::Parts;
 use hyper::body::{Frame, Incoming, SizeHint};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 
 /// A body that is passed on. Dropping it before its end abandons the request, at the instance and in the router.
 pub(super) struct Relay {
@@ -23,6 +27,25 @@ pub(super) struct Relay {
     ticket: Option<Ticket>,
     is_ok: bool,
     is_stream: bool,
+    makers: Option<Arc<Makers>>,
+    idle: Option<Idle>,
+}
+
+/// How long an answer may be silent, and how much of that is left.
+struct Idle {
+    limit: Duration,
+    left: Pin<Box<Sleep>>,
+}
+
+/// Why an answer did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RelayError {
+    /// The instance broke it off.
+    #[error("the instance broke off its answer")]
+    Body(#[source] hyper::Error),
+    /// The instance was silent for longer than it may be.
+    #[error("the instance was silent for too long")]
+    Silent,
 }
 
 /// How a stream ends whose engine died, in the words of vLLM's own server. The blank line ends what was cut off.
@@ -40,9 +63,23 @@ impl Relay {
             ticket,
             is_ok: head.status.is_success(),
             is_stream: kind.starts_with("text/event-stream"),
+            makers: None,
+            idle: None,
         };
         relay.end_if_over();
         relay
+    }
+
+    /// Lets it be silent no longer than this.
+    pub fn with_idle(mut self, limit: Option<Duration>) -> Self {
+        self.idle = limit.map(|limit| Idle { limit, left: Box::pin(tokio::time::sleep(limit)) });
+        self
+    }
+
+    /// Tells who made a response that it begins with.
+    pub fn with_makers(mut self, makers: &Arc<Makers>) -> Self {
+        self.makers = Some(Arc::clone(makers));
+        self
     }
 
     fn saw(&mut self, chunk: &[u8]) {
@@ -50,6 +87,10 @@ impl Relay {
             return;
         }
         self.observer.saw(chunk);
+        if let (Some(makers), Some(id)) = (&self.makers, self.observer.response_id()) {
+            makers.made(id, self.instance);
+            self.makers = None;
+        }
         if let Some(ticket) = &mut self.ticket
             // Comments that keep a stream alive are no tokens.
             && (!self.is_stream || self.observer.has_events())
@@ -70,6 +111,17 @@ impl Relay {
         self.settle();
     }
 
+    /// It broke off, or was silent for too long.
+    fn broke_off(&mut self, failure: Failure) -> Option<Frame<Bytes>> {
+        self.body = None;
+        // It is over at the instance; what became of it is no success.
+        self.ticket = None;
+        self.core.metrics().instance(self.instance.index()).failures.of(failure).increment(1);
+        self.core.failed_at(self.instance);
+        let owes_words = self.is_stream && self.is_ok && !self.observer.is_done();
+        owes_words.then(|| Frame::data(Bytes::from_static(BROKEN_OFF)))
+    }
+
     fn settle(&mut self) {
         if let Some(ticket) = self.ticket.take()
             && self.is_ok
@@ -85,16 +137,23 @@ impl Relay {
 
 impl HttpBody for Relay {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RelayError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
-        Poll::Ready(match ready!(Pin::new(body).poll_frame(context)) {
+        let Poll::Ready(polled) = Pin::new(body).poll_frame(context) else {
+            let silent = self.idle.as_mut().map_or(Poll::Pending, |idle| idle.left.as_mut().poll(context));
+            return silent.map(|()| Some(self.broke_off(Failure::Late).ok_or(RelayError::Silent)));
+        };
+        if let Some(Idle { limit, left }) = &mut self.idle {
+            left.as_mut().reset(Instant::now() + *limit);
+        }
+        Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
                     self.saw(chunk);
@@ -102,18 +161,7 @@ impl HttpBody for Relay {
                 self.end_if_over();
                 Some(Ok(frame))
             }
-            Some(Err(error)) => {
-                self.body = None;
-                // It is over at the instance; what became of it is no success.
-                self.ticket = None;
-                self.core.metrics().instance(self.instance.index()).failures.of(Failure::Body).increment(1);
-                self.core.failed_at(self.instance);
-                if self.is_stream && self.is_ok && !self.observer.is_done() {
-                    Some(Ok(Frame::data(Bytes::from_static(BROKEN_OFF))))
-                } else {
-                    Some(Err(error))
-                }
-            }
+            Some(Err(error)) => Some(self.broke_off(Failure::Body).ok_or(RelayError::Body(error))),
             None => {
                 self.end();
                 None

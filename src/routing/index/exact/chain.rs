@@ -45,7 +45,7 @@ impl<'a> Chain<'a> {
         let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
         let blocks = match prompt {
             Prompt::Tokens(_) => reusable,
-            Prompt::Blocks { contents, .. } => reusable.min(contents.len()),
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => reusable.min(contents.len()),
         };
         Chain { prompt: *prompt, block_tokens: block_size.tokens() as usize, blocks, room }
     }
@@ -74,7 +74,7 @@ impl<'a> Chain<'a> {
         let ChainRoom { contents, marks } = &mut *self.room;
         let contents: &[ContentHash] = match &self.prompt {
             Prompt::Tokens(_) => contents,
-            Prompt::Blocks { contents, .. } => contents,
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents,
         };
         while marks.len() <= blocks / STRIDE {
             let from = (marks.len() - 1) * STRIDE;

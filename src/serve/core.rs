@@ -2,14 +2,16 @@
 
 use super::clock::Clock;
 use super::health::{Check, Health};
-use super::telemetry::labels::{LearnProblem, Outcome};
+use super::telemetry::labels::{self, LearnProblem, LoadRead, Outcome};
 use super::telemetry::metrics::{Metrics, Routed};
 use crate::config::Config;
 use crate::routing::{
-    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router, Time,
+    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Reported, Request, RouteError,
+    Router, Time,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// One router, shared by everything that serves it.
 pub struct Core {
@@ -91,6 +93,21 @@ impl Core {
             self.metrics.learn_error(LearnProblem::from(error));
         }
         learned
+    }
+
+    /// An instance says how loaded it is.
+    pub(super) fn reported(&self, instance: InstanceId, load: Reported) {
+        let metrics = self.metrics.instance(instance.index());
+        metrics.load_reads.of(LoadRead::Read).increment(1);
+        metrics.load_reported.of(labels::Reported::Running).set(load.running);
+        metrics.load_reported.of(labels::Reported::Waiting).set(load.waiting);
+        metrics.load_cache_usage.set(load.cache_usage);
+        self.learn(Fact::Reported { instance, load }).expect("configured instances never leave");
+    }
+
+    /// Whether an instance has requests of ours.
+    pub(super) fn has_work(&self, instance: InstanceId) -> bool {
+        self.router.requests_at(instance) > 0
     }
 
     /// The ready instance with least to do, of those that serve `model` where one is given; nothing is booked there.
@@ -175,6 +192,11 @@ impl Core {
         self.router.instances(self.clock.now())
     }
 
+    /// How long ago an instance last said how loaded it is.
+    pub fn load_age(&self, state: &InstanceState) -> Option<Duration> {
+        state.load.reported_at.map(|at| self.clock.now().since(at))
+    }
+
     /// Every metric, in Prometheus's text format.
     pub fn render_metrics(&self) -> String {
         let index = self.router.index_stats();
@@ -184,6 +206,9 @@ impl Core {
             metrics.knowledge.only(state.knowledge.into());
             metrics.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
             metrics.cached_blocks.set(self.router.cached_blocks(state.instance) as f64);
+            metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
+            metrics.load_foreign.set(state.load.foreign_requests);
+            metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }
         self.metrics.render()
     }

@@ -50,6 +50,20 @@ struct InstanceView {
     decode_tokens: u64,
     busy_share: f64,
     assigned: u64,
+    /// What it says of itself, if it was asked and answered.
+    reported: Option<ReportedView>,
+    /// Requests that it reported beyond those that were sent there from here.
+    foreign_requests: u32,
+    /// Where nothing is published: blocks that it is believed to hold at most.
+    approximate_blocks_max: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct ReportedView {
+    running: u32,
+    waiting: u32,
+    cache_usage: f64,
+    age_seconds: f64,
 }
 
 async fn instances(State(core): State<Arc<Core>>) -> Json<Vec<InstanceView>> {
@@ -79,6 +93,15 @@ async fn instances(State(core): State<Arc<Core>>) -> Json<Vec<InstanceView>> {
             decode_tokens: state.load.decode_tokens,
             busy_share: state.load.busy_share,
             assigned: state.load.assigned,
+            reported: core.load_age(&state).zip(state.load.reported).map(|(age, reported)| ReportedView {
+                running: reported.running,
+                waiting: reported.waiting,
+                cache_usage: reported.cache_usage,
+                age_seconds: age.as_secs_f64(),
+            }),
+            foreign_requests: state.load.foreign_requests,
+            approximate_blocks_max: (state.knowledge == Knowledge::Approximate)
+                .then(|| core.router().approximate_blocks_max(state.instance)),
         }
     };
     Json(core.instances().into_iter().map(view).collect())

@@ -4,7 +4,8 @@
 
 use super::declaration::{Kind, Metric};
 use super::labels::{
-    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, LoadRead, Of, OrphanFate, Outcome, ReplayOutcome,
+    Reported, SkipReason, State, Verdict,
 };
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -42,7 +43,9 @@ pub(crate) struct InstanceMetrics {
     /// See [`Metric::KvEventsSkipped`].
     pub skipped: PerLabel<SkipReason, Counter>,
     /// See [`Metric::KvEventOrphans`].
-    pub orphans: Counter,
+    pub orphans: PerLabel<OrphanFate, Counter>,
+    /// See [`Metric::KvEventOrphanBlocks`].
+    pub orphan_blocks: Gauge,
     /// See [`Metric::KvEventGaps`].
     pub gaps: Counter,
     /// See [`Metric::KvEventRestarts`].
@@ -61,6 +64,35 @@ pub(crate) struct InstanceMetrics {
     pub ready: Gauge,
     /// See [`Metric::ReportedCachedTokens`].
     pub reported_cached_tokens: Counter,
+    predictions: PerLabel<Verdict, Counter>,
+    predicted_tokens: Counter,
+    delivered_tokens: Counter,
+    /// See [`Metric::LoadReads`].
+    pub load_reads: PerLabel<LoadRead, Counter>,
+    /// See [`Metric::LoadAge`].
+    pub load_age: Gauge,
+    /// See [`Metric::LoadReported`].
+    pub load_reported: PerLabel<Reported, Gauge>,
+    /// See [`Metric::LoadForeign`].
+    pub load_foreign: Gauge,
+    /// See [`Metric::LoadCacheUsage`].
+    pub load_cache_usage: Gauge,
+    /// See [`Metric::InstanceCacheBlocks`].
+    pub cache_blocks_max: Gauge,
+}
+
+impl InstanceMetrics {
+    /// Compares what was predicted to be cached with what was.
+    pub fn delivered(&self, predicted_tokens: u32, cached_tokens: u32) {
+        let verdict = match cached_tokens.cmp(&predicted_tokens) {
+            std::cmp::Ordering::Equal => Verdict::Equal,
+            std::cmp::Ordering::Less => Verdict::Less,
+            std::cmp::Ordering::Greater => Verdict::More,
+        };
+        self.predictions.of(verdict).increment(1);
+        self.predicted_tokens.increment(predicted_tokens.into());
+        self.delivered_tokens.increment(cached_tokens.into());
+    }
 }
 
 /// A decision, as the metrics see it.
@@ -81,7 +113,8 @@ impl Metrics {
             batches: registry.counter(Metric::KvEventBatches, Some(name), None),
             events: registry.counters(Metric::KvEvents, Some(name)),
             skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
-            orphans: registry.counter(Metric::KvEventOrphans, Some(name), None),
+            orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
+            orphan_blocks: registry.gauge(Metric::KvEventOrphanBlocks, Some(name), None),
             gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
             restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
             decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
@@ -91,6 +124,15 @@ impl Metrics {
             failures: registry.counters(Metric::UpstreamFailures, Some(name)),
             ready: registry.gauge(Metric::InstanceReady, Some(name), None),
             reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
+            predictions: registry.counters(Metric::Predictions, Some(name)),
+            predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
+            delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
+            load_reads: registry.counters(Metric::LoadReads, Some(name)),
+            load_age: registry.gauge(Metric::LoadAge, Some(name), None),
+            load_reported: registry.gauges(Metric::LoadReported, name),
+            load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
+            load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
+            cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
         };
         Metrics {
             handle: registry.recorder.handle(),

@@ -4,7 +4,7 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: discovery other than the configured list.
+//! Absent on purpose: discovery of instances other than the configured list.
 
 mod app;
 mod clock;

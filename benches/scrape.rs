@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server};
+use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::serve::{App, Core};
 
 /// How often Prometheus scrapes when nobody says.
@@ -66,7 +66,7 @@ fn core(instances: u16) -> Arc<Core> {
         url: format!("http://10.0.0.1:{}", 1000 + number),
         data_parallel_rank: None,
         model: "m".to_owned(),
-        kv_events: Some(KvEvents { endpoint: events.clone(), replay: None, topic: String::new() }),
+        kv_events: Some(KvEvents { endpoint: events.clone(), listens: false, replay: None, topic: String::new() }),
     };
     let config = Config {
         server: Server { listen: any, http_listen: any, admin_listen: any },
@@ -75,6 +75,8 @@ fn core(instances: u16) -> Arc<Core> {
         routing: warmpath::routing::Config::default(),
         instances: (0..instances).map(instance).collect(),
         tokenizers: Vec::new(),
+        recorder: None,
+        watch: Watch { discover_kv_events: false, load: None },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(App::bind(config)).expect("the app binds").core()

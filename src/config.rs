@@ -40,6 +40,8 @@ pub struct Config {
     pub tokenizers: Vec<Tokenizer>,
     /// Where requests are recorded; without it they are not.
     pub recorder: Option<RecorderConfig>,
+    /// What instances are asked of their own accord.
+    pub watch: Watch,
 }
 
 /// Where to listen. Port 0 takes a free one.
@@ -96,6 +98,31 @@ impl Default for Health {
     }
 }
 
+/// What instances are asked, besides whether they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Whether those without `kv_events` are asked where they publish them (`GET /kv_event_sources`, vLLM 0.31 and later).
+    pub discover_kv_events: bool,
+    /// How often `/metrics` is read; without it never.
+    pub load: Option<LoadIntervals>,
+}
+
+/// Times between two looks at how loaded an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadIntervals {
+    /// While it has something to do.
+    pub busy: Duration,
+    /// While it has nothing to do; reached by doubling.
+    pub idle: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let load = LoadIntervals { busy: Duration::from_millis(500), idle: Duration::from_secs(5) };
+        Watch { discover_kv_events: true, load: Some(load) }
+    }
+}
+
 /// A model's tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokenizer {
@@ -116,22 +143,24 @@ pub struct Instance {
     pub data_parallel_rank: Option<u32>,
     /// The model that it serves.
     pub model: String,
-    /// Where it publishes what it caches; without it the router is blind to its cache.
+    /// Where it publishes what it caches; without it the router asks, or else believes what it sent there to be cached.
     pub kv_events: Option<KvEvents>,
 }
 
 /// A publisher of KV cache events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvEvents {
-    /// Where to connect.
+    /// Where to connect, or, if we listen, where.
     pub endpoint: Endpoint,
+    /// Whether the publisher connects to us.
+    pub listens: bool,
     /// Where what was published before can be asked for; without it what was missed is lost.
     pub replay: Option<Endpoint>,
     /// The ZeroMQ topic prefix to subscribe to; the empty one takes every topic.
     pub topic: String,
 }
 
-/// A ZeroMQ endpoint over TCP, to connect to.
+/// A ZeroMQ endpoint over TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// A host name or an address, IPv6 without its brackets.

@@ -4,15 +4,15 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: discovery other than the configured list.
+//! Absent on purpose: discovery of instances other than the configured list.
 
 mod app;
 mod clock;
 mod core;
 mod health;
 mod ingress;
-mod recorder;
 mod journal;
+mod recorder;
 mod status;
 mod tasks;
 mod telemetry;
@@ -24,9 +24,9 @@ mod watch;
 pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, Member};
-pub use recorder::RecorderError;
 pub use journal::{Step, Suspect, Verdict, Why};
-pub use status::{Instance, Placed, Status};
+pub use recorder::RecorderError;
+pub use status::{Instance, Placed, ReportedLoad, Status};
 pub use telemetry::{logs, metrics_document};
 pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
 pub use watch::kv_events;

@@ -7,7 +7,7 @@ use super::replay::{Files, write_file};
 use super::shutdown;
 use super::trace::Reading;
 use crate::replay::{Answered, Endpoint, Slo, Workload};
-use crate::trace::{Trace, prompt};
+use crate::trace::prompt;
 use anyhow::{Context, Result, bail};
 use sender::{Outcome, Sender};
 use std::path::PathBuf;

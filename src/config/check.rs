@@ -2,10 +2,10 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Tokenizer};
+use super::{Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Server, Tokenizer, Watch};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
-use crate::routing::{self, InstanceId};
+use crate::routing::{self, InstanceId, TierWeights};
 use crate::trace::RecorderConfig;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,8 +24,9 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let instances = check.instances(raw.instances);
     let tokenizers = check.tokenizers(raw.tokenizers, &instances);
     let recorder = raw.recorder.map(|recorder| check.recorder(recorder));
+    let watch = check.watch(raw.watch);
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances, tokenizers, recorder })
+        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -80,6 +81,49 @@ impl Check {
         }
     }
 
+    fn watch(&mut self, raw: raw::Watch) -> Watch {
+        let default = Watch::default();
+        let discover = self.leaf("watch.discover_kv_events", raw.discover_kv_events, "write true or false");
+        let intervals = default.load.expect("load is watched by default");
+        let busy =
+            self.leaf("watch.load_interval_busy_ms", raw.load_interval_busy_ms, "write milliseconds; 0 is never");
+        let busy = busy.map_or(intervals.busy, Duration::from_millis);
+        let idle = self
+            .at_least_one("watch.load_interval_idle_ms", raw.load_interval_idle_ms)
+            .map_or(intervals.idle.max(busy), Duration::from_millis);
+        if idle < busy {
+            let what = format!("{} ms is less than load_interval_busy_ms", idle.as_millis());
+            self.problem("watch.load_interval_idle_ms", what, "look at idle instances no more often than at busy ones");
+        }
+        Watch {
+            discover_kv_events: discover.unwrap_or(default.discover_kv_events),
+            load: (busy > Duration::ZERO).then_some(LoadIntervals { busy, idle }),
+        }
+    }
+
+    fn tier_weights(&mut self, raw: raw::TierWeights) -> TierWeights {
+        const ADVICE: &str =
+            "write what a cached block there spares of a computed one, from 0 to 1, no more in a lower tier";
+        let mut most = 1.0;
+        let mut weight = |check: &mut Check, tier: &str, raw, default| {
+            let path = format!("routing.tier_weights.{tier}");
+            let weight: f64 = check.leaf(&path, raw, ADVICE).unwrap_or(default);
+            if !(0.0..=1.0).contains(&weight) {
+                check.problem(&path, format!("{weight} is not from 0 to 1"), ADVICE);
+            } else if weight > most {
+                check.problem(&path, format!("{weight} is more than the tier above has"), ADVICE);
+            }
+            most = weight;
+            weight
+        };
+        let default = TierWeights::default();
+        TierWeights {
+            gpu: weight(self, "gpu", raw.gpu, default.gpu),
+            cpu: weight(self, "cpu", raw.cpu, default.cpu),
+            storage: weight(self, "storage", raw.storage, default.storage),
+        }
+    }
+
     fn routing(&mut self, raw: raw::Routing) -> routing::Config {
         let default = routing::Config::default();
         let policy = self.leaf("routing.policy", raw.policy, "write a policy's name");
@@ -99,6 +143,10 @@ impl Check {
             index_bytes_max: self
                 .at_least_one("routing.index_bytes_max", raw.index_bytes_max)
                 .unwrap_or(default.index_bytes_max),
+            approximate_blocks_max: self
+                .at_least_one("routing.approximate_blocks_max", raw.approximate_blocks_max)
+                .unwrap_or(default.approximate_blocks_max),
+            tier_weights: self.tier_weights(raw.tier_weights),
             ..default
         }
     }
@@ -126,7 +174,7 @@ impl Check {
             let what = format!("there are {}, and a router knows {} at most", raw.len(), InstanceId::LIMIT);
             self.problem("instances", what, "split the fleet between several routers");
         }
-        let (mut names, mut urls) = (HashMap::new(), HashMap::new());
+        let (mut names, mut urls, mut listened) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut checked = Vec::with_capacity(raw.len());
         for (at, instance) in raw.into_iter().enumerate() {
             let path = format!("instances[{at}]");
@@ -135,6 +183,9 @@ impl Check {
             let instance = self.instance(&path, instance);
             self.unique(&format!("{path}.name"), &instance.name, &mut names);
             self.unique(&format!("{path}.url"), &instance.url, &mut urls);
+            if let Some(events) = instance.kv_events.as_ref().filter(|events| events.listens) {
+                self.unique(&format!("{path}.kv_events.listen"), &events.endpoint.to_string(), &mut listened);
+            }
             match ranks {
                 Some(ranks @ 2..) => match expand(&instance, ranks) {
                     Some(expanded) => checked.extend(expanded),
@@ -184,13 +235,31 @@ impl Check {
         let replay = self
             .leaf(&replay_path, raw.replay_endpoint, ENDPOINT)
             .and_then(|endpoint| self.endpoint(&replay_path, &endpoint));
-        let path = format!("{path}.endpoint");
-        let endpoint = self.text(&path, raw.endpoint, ENDPOINT);
+        if let (Some(_), Some(_)) = (&raw.endpoint, &raw.listen) {
+            self.problem(&format!("{path}.listen"), "is there beside endpoint", "keep the one that applies");
+            return None;
+        }
+        let listens = raw.listen.is_some();
+        let (path, raw, advice) = match raw.listen {
+            Some(listen) => (format!("{path}.listen"), Some(listen), LISTEN_ENDPOINT),
+            None => (format!("{path}.endpoint"), raw.endpoint, ENDPOINT),
+        };
+        let endpoint = self.text(&path, raw, advice);
         if endpoint.is_empty() {
             return None;
         }
-        let endpoint = self.endpoint(&path, &endpoint)?;
-        Some(KvEvents { endpoint, replay, topic })
+        let endpoint = if listens { self.listened(&path, &endpoint) } else { self.endpoint(&path, &endpoint) }?;
+        Some(KvEvents { endpoint, listens, replay, topic })
+    }
+
+    /// An address of this machine, for instances to connect to.
+    fn listened(&mut self, path: &str, endpoint: &str) -> Option<Endpoint> {
+        let read = host_and_port(endpoint, "tcp://").filter(|(host, _)| host.parse::<IpAddr>().is_ok());
+        let Some((host, port)) = read else {
+            self.problem(path, format!("{endpoint:?} is not an address to listen on"), LISTEN_ENDPOINT);
+            return None;
+        };
+        Some(Endpoint { host, port })
     }
 
     fn endpoint(&mut self, path: &str, endpoint: &str) -> Option<Endpoint> {
@@ -282,6 +351,7 @@ impl Check {
 
 const URL: &str = "write http://host:port, without a path";
 const ENDPOINT: &str = "write tcp://host:port as seen from here, where vLLM was told tcp://*:port";
+const LISTEN_ENDPOINT: &str = "write tcp://address:port, a port for each instance, such as \"tcp://0.0.0.0:5601\"";
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
 
 const RANKS: &str = "write how many ranks the instance has; rank r publishes on its events' port + r";
@@ -297,6 +367,7 @@ fn expand(instance: &Instance, ranks: u32) -> Option<Vec<Instance>> {
             let kv_events = match &instance.kv_events {
                 Some(events) => Some(KvEvents {
                     endpoint: after(&events.endpoint, rank)?,
+                    listens: events.listens,
                     replay: match &events.replay {
                         Some(replay) => Some(after(replay, rank)?),
                         None => None,

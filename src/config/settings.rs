@@ -1,21 +1,30 @@
 //! The configuration in force, line by line, for whoever runs it. What is secret has no place here.
 
-use super::{Config, Health, Http, Instance, Server};
+use super::{Config, Health, Http, Instance, Server, Watch};
+use crate::routing::TierWeights;
+use std::time::Duration;
 
 impl Config {
     /// Each setting with its value, defaults included, in the order of the example file.
     pub fn settings(&self) -> Vec<(String, String)> {
         let Server { listen, http_listen, admin_listen } = &self.server;
-        let Http { body_bytes_max, retries_max } = &self.http;
+        let Http { body_bytes_max, retries_max, head_max, idle_max, tokenize_max } = &self.http;
+        let Watch { discover_kv_events, load } = &self.watch;
+        let never = |time: &Option<Duration>| time.map_or(0, |time| time.as_secs());
+        let milliseconds = |time: Option<Duration>| time.map_or(0, |time| time.as_millis());
         let Health { interval, failures_max } = &self.health;
         let routing = &self.routing;
+        let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
             ("server.listen", listen.to_string()),
             ("server.http_listen", http_listen.to_string()),
             ("server.admin_listen", admin_listen.to_string()),
             ("http.body_bytes_max", body_bytes_max.to_string()),
             ("http.retries_max", retries_max.to_string()),
-            ("health.interval_seconds", interval.map_or(0, |interval| interval.as_secs()).to_string()),
+            ("http.head_seconds_max", never(head_max).to_string()),
+            ("http.idle_seconds_max", never(idle_max).to_string()),
+            ("http.tokenize_milliseconds_max", tokenize_max.as_millis().to_string()),
+            ("health.interval_seconds", never(interval).to_string()),
             ("health.failures_max", failures_max.to_string()),
             ("routing.policy", routing.policy_spec().to_string()),
             ("routing.block_size", routing.block_size.tokens().to_string()),
@@ -23,6 +32,11 @@ impl Config {
             ("routing.lease_seconds", routing.lease.as_secs().to_string()),
             ("routing.max_in_flight", routing.requests_max.to_string()),
             ("routing.index_bytes_max", routing.index_bytes_max.to_string()),
+            ("routing.approximate_blocks_max", routing.approximate_blocks_max.to_string()),
+            ("routing.tier_weights", format!("gpu {gpu}, cpu {cpu}, storage {storage}")),
+            ("watch.discover_kv_events", discover_kv_events.to_string()),
+            ("watch.load_interval_busy_ms", milliseconds(load.map(|load| load.busy)).to_string()),
+            ("watch.load_interval_idle_ms", milliseconds(load.map(|load| load.idle)).to_string()),
         ]
         .into_iter()
         .map(|(path, value)| (path.to_owned(), value))

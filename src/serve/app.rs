@@ -9,9 +9,9 @@ use super::recorder::{RecorderError, Recording};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::{Limits, Upstream};
-use super::watch::{health, kv_events};
-use crate::config::{Config, Http};
-use crate::routing::{InstanceId, LearnError};
+use super::watch::{health, kv_events, load};
+use crate::config::{Config, Http, Instance};
+use crate::routing::{InstanceId, Knowledge, LearnError};
 use axum::serve::ListenerExt;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -206,19 +206,50 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// One subscriber for each instance that publishes cache events, and one who looks whether it is there.
+/// One subscriber for each instance that publishes cache events, one who looks whether it is there, and one for each URL who
+/// looks how loaded the instances there are.
 fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mut Tasks, stop: &CancellationToken) {
+    // The ranks behind one URL stand one after another.
+    let mut by_url: Vec<(&str, Vec<InstanceId>)> = Vec::new();
     for (position, instance) in config.instances.iter().enumerate() {
         let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
         if let Some(interval) = config.health.interval {
             let task = health::watch(Arc::clone(core), Arc::clone(upstream), id, interval, stop.clone());
             tasks.spawn(format!("health {}", instance.name), task);
         }
-        if let Some(source) = &instance.kv_events {
-            let feed = kv_events::Feed::new(Arc::clone(core), id);
-            let task = kv_events::subscribe(feed, source.clone(), kv_events::Limits::default(), stop.clone());
+        if let Some((source, joined)) = event_source(config, instance, core, upstream, id) {
+            let feed = kv_events::Feed::new(Arc::clone(core), id, joined);
+            let task = kv_events::subscribe(feed, source, kv_events::Limits::default(), stop.clone());
             tasks.spawn(format!("kv_events {}", instance.name), task);
         }
+        match by_url.last_mut() {
+            Some((url, ids)) if *url == instance.url => ids.push(id),
+            Some(_) | None => by_url.push((&instance.url, vec![id])),
+        }
+    }
+    if let Some(intervals) = config.watch.load {
+        for (url, ids) in by_url {
+            let task = load::watch(Arc::clone(core), Arc::clone(upstream), ids, intervals, stop.clone());
+            tasks.spawn(format!("load {url}"), task);
+        }
+    }
+}
+
+/// Where an instance's cache events come from, if from anywhere, and what is known of its cache until they do.
+fn event_source(
+    config: &Config,
+    instance: &Instance,
+    core: &Arc<Core>,
+    upstream: &Arc<Upstream>,
+    id: InstanceId,
+) -> Option<(kv_events::Source, Knowledge)> {
+    match &instance.kv_events {
+        Some(source) => Some((kv_events::Source::Configured(source.clone()), Knowledge::Degraded)),
+        None if config.watch.discover_kv_events => {
+            let (upstream, core) = (Arc::clone(upstream), Arc::clone(core));
+            Some((kv_events::Source::Asked { upstream, core, instance: id }, Knowledge::Approximate))
+        }
+        None => None,
     }
 }
 

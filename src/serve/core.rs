@@ -2,17 +2,18 @@
 
 use super::clock::Clock;
 use super::health::{Check, Health};
-use super::recorder::Recording;
 use super::journal::Journal;
-use super::telemetry::labels::{LearnProblem, Outcome};
+use super::recorder::Recording;
+use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::Config;
 use crate::routing::{
-    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Request, RouteError,
-    Router, Time,
+    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported, Request,
+    RouteError, Router, Time,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// One router, shared by everything that serves it.
 pub struct Core {
@@ -112,6 +113,21 @@ impl Core {
             self.metrics.learn_error(LearnProblem::from(error));
         }
         learned
+    }
+
+    /// An instance says how loaded it is.
+    pub(super) fn reported(&self, instance: InstanceId, load: Reported) {
+        let metrics = self.metrics.instance(instance.index());
+        metrics.load_reads.of(LoadRead::Read).increment(1);
+        metrics.load_reported.of(ReportedState::Running).set(load.running.into());
+        metrics.load_reported.of(ReportedState::Waiting).set(load.waiting.into());
+        metrics.load_cache_usage.set(load.cache_usage);
+        self.learn(Fact::Reported { instance, load }).expect("configured instances never leave");
+    }
+
+    /// Whether an instance has requests of ours.
+    pub(super) fn has_work(&self, instance: InstanceId) -> bool {
+        self.router.requests_at(instance) > 0
     }
 
     /// The ready instance with least to do, of those that serve `model` where one is given; nothing is booked there.
@@ -222,12 +238,20 @@ impl Core {
         self.clock.now()
     }
 
+    /// How long ago an instance last said how loaded it is.
+    pub fn load_age(&self, state: &InstanceState) -> Option<Duration> {
+        state.load.reported_at.map(|at| self.clock.now().since(at))
+    }
+
     /// Every metric, in Prometheus's text format.
     pub fn render_metrics(&self) -> String {
         self.metrics.totals(self.router.in_flight(), &self.router.index_stats());
         for state in self.instances() {
             let metrics = self.metrics.instance(state.instance.index());
             metrics.totals(&state, self.router.cached_blocks(state.instance));
+            metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
+            metrics.load_foreign.set(state.load.foreign_requests.into());
+            metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }
         self.recording.totals(&self.metrics);
         self.metrics.render()
@@ -261,7 +285,7 @@ impl Core {
 fn is_known(prompt: &Prompt<'_>) -> bool {
     match prompt {
         Prompt::Tokens(_) => true,
-        Prompt::Blocks { contents, .. } => !contents.is_empty(),
+        Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => !contents.is_empty(),
     }
 }
 

@@ -71,6 +71,25 @@ pub struct Instance {
     pub busy_share: f64,
     /// Requests that it was ever given.
     pub assigned: u64,
+    /// What it says of itself, if it was asked and answered.
+    pub reported: Option<ReportedLoad>,
+    /// Requests that it reported beyond those that were sent there from here.
+    pub foreign_requests: u32,
+    /// Where nothing is published: blocks that it is believed to hold at most.
+    pub approximate_blocks_max: Option<usize>,
+}
+
+/// An instance's load by its own word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportedLoad {
+    /// Requests that it works on.
+    pub running: u32,
+    /// Requests that wait there.
+    pub waiting: u32,
+    /// The share of its KV blocks that running requests use, from 0 to 1.
+    pub cache_usage: f64,
+    /// Seconds since it said so.
+    pub age_seconds: f64,
 }
 
 /// One of the last decisions, and what became of it.
@@ -140,6 +159,15 @@ impl Instance {
             decode_tokens: load.decode_tokens,
             busy_share: load.busy_share,
             assigned: load.assigned,
+            reported: core.load_age(state).zip(load.reported).map(|(age, reported)| ReportedLoad {
+                running: reported.running,
+                waiting: reported.waiting,
+                cache_usage: reported.cache_usage,
+                age_seconds: age.as_secs_f64(),
+            }),
+            foreign_requests: load.foreign_requests,
+            approximate_blocks_max: (state.knowledge == Knowledge::Approximate)
+                .then(|| core.router().approximate_blocks_max(state.instance)),
         }
     }
 }

@@ -183,6 +183,28 @@ impl Upstream {
         tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
     }
 
+    /// Asks an instance something of our own and hands over the body as it comes: status. What it hands over may be cut off.
+    pub async fn read(
+        &self,
+        instance: InstanceId,
+        path: &str,
+        mut chunk: impl FnMut(&[u8]),
+    ) -> Result<u16, ForwardError> {
+        let request = Request::get(format!("{}{path}", self.core.member(instance).url));
+        let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
+        let answer = async {
+            let response = self.client.request(request).await.map_err(|_| ForwardError::Unreachable)?;
+            let status = response.status().as_u16();
+            let mut body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| ForwardError::Unreachable)?;
+                frame.data_ref().into_iter().for_each(|bytes| chunk(bytes));
+            }
+            Ok(status)
+        };
+        tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
+    }
+
     async fn attempt(&self, forward: &Forward<'_>, instance: InstanceId) -> Attempt {
         let Some(request) = self.request(forward, instance) else {
             return Attempt::Broken;
@@ -251,7 +273,7 @@ impl Upstream {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
-        let relay = Relay::new(Arc::clone(&self.core), placed.instance, &head, body, placed.ticket);
+        let relay = Relay::new(Arc::clone(&self.core), placed, &head, body);
         let relay = relay.with_idle(self.limits.idle).with_makers(&self.makers);
         *answer.body_mut() = Body::new(relay);
         answer

@@ -82,6 +82,7 @@ fn check_place(place: &Place<'_>, expected: &Value, file: &str) {
     assert_eq!(place.medium, expected["medium"].as_str(), "{file}");
     assert_eq!(place.group.map(u64::from), expected["group_idx"].as_u64(), "{file}");
     assert_eq!(place.attention, expected["kv_cache_spec_kind"].as_str(), "{file}");
+    assert_eq!(place.window.map(u64::from), expected["kv_cache_spec_sliding_window"].as_u64(), "{file}");
 }
 
 fn hashes(values: &Value) -> Vec<EngineHash> {
@@ -112,7 +113,7 @@ fn a_digest_is_named_by_its_low_64_bits() {
 #[test]
 fn the_array_layout_is_read() {
     let payload = data("array_layout_0.23.bin");
-    let place = Place { medium: Some("GPU"), group: Some(0), attention: Some("full_attention") };
+    let place = Place { medium: Some("GPU"), group: Some(0), attention: Some("full_attention"), window: None };
     let block = EngineHash(0x09c0_b288_d76b_e092);
     let stored = Stored {
         blocks: vec![block],

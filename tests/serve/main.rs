@@ -2,11 +2,13 @@
 #![cfg(feature = "serve")]
 
 mod admin;
+mod asked;
 mod codec;
 mod config;
 mod deploy;
 mod grpc;
 mod http;
+mod hybrid;
 mod kv_events;
 mod load;
 mod mock;

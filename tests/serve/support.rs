@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server};
+use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::router_client::RouterClient;
@@ -110,7 +110,10 @@ impl RunningMock {
 }
 
 pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> Instance {
-    let source = |address| KvEvents { endpoint: Endpoint::from(address), replay: None, topic: String::new() };
+    let source = |address| {
+        let endpoint = Endpoint::from(address);
+        KvEvents { endpoint, listens: false, replay: None, topic: String::new() }
+    };
     Instance {
         name: name.to_owned(),
         url: format!("http://{http}"),
@@ -134,6 +137,8 @@ pub fn config(instances: Vec<Instance>) -> Config {
         instances,
         tokenizers: Vec::new(),
         recorder: None,
+        // As with health.
+        watch: Watch { discover_kv_events: false, load: None },
     }
 }
 

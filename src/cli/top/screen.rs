@@ -188,6 +188,9 @@ mod tests {
             decode_tokens: 40_000,
             busy_share: 0.5,
             assigned,
+            reported: None,
+            foreign_requests: 0,
+            approximate_blocks_max: None,
         };
         let placed = |request, why, ttft_seconds, ended: Option<&str>| Placed {
             request,

@@ -52,7 +52,7 @@ pub(super) use find::Walk;
 pub use snapshot::SnapshotError;
 
 use super::{Attach, IndexError};
-use crate::routing::block::{BlockSize, EngineHash};
+use crate::routing::block::{BlockHash, BlockSize, EngineHash};
 use crate::routing::fact::{Content, InstanceId, Tier};
 use anchors::Anchors;
 use budget::Budget;
@@ -190,6 +190,13 @@ impl ExactIndex {
         self.store_blocks(instance, member, tier, attach, blocks, content)
     }
 
+    /// Stores one more copy of each block in `tier`; the instance must hold them already, in whichever tier.
+    pub fn copy(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let mut member = self.member(instance)?;
+        let member = member.as_mut().expect("the instance was found");
+        self.copy_blocks(instance, member, tier, blocks)
+    }
+
     /// Removes one copy of each block from `tier`.
     pub fn remove(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let mut member = self.member(instance)?;
@@ -216,6 +223,14 @@ impl ExactIndex {
             bytes: self.budget.used(),
             runs: self.runs.in_use(),
         }
+    }
+
+    /// The block that an instance calls by this name.
+    pub(in crate::routing) fn hash_of(&self, instance: InstanceId, name: EngineHash) -> Option<BlockHash> {
+        let member = self.members.get(instance.index())?.lock();
+        let names = &member.as_ref()?.names;
+        let (place, _) = names.get(names.find(Name::of(name))?);
+        Some(BlockHash(self.key_at(place.run(), place.offset())))
     }
 
     /// Distinct blocks that an instance holds, in any tier; zero for one that is not in the index.

@@ -58,6 +58,20 @@ impl Overlaps {
         Chain::resumed(prompt, block_size, &mut self.walk.chain)
     }
 
+    /// No more than the first `blocks` blocks count at `instance`. Where some are in lower tiers, as many of these as can be are
+    /// taken to be among them.
+    pub(in crate::routing) fn shorten(&mut self, instance: InstanceId, blocks: u32) {
+        let Some(found) = self.blocks.get_mut(instance.index()).filter(|found| **found > blocks) else {
+            return;
+        };
+        *found = blocks;
+        let mut left = blocks;
+        for lower in self.lower.iter_mut().filter_map(|lower| lower.get_mut(instance.index())) {
+            *lower = (*lower).min(left);
+            left -= *lower;
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         for (at, word) in self.holders.iter_mut().enumerate().filter(|(_, word)| **word != 0) {

@@ -90,6 +90,22 @@ impl ReferenceIndex {
         Ok(())
     }
 
+    /// Stores one more copy of each block in `tier`; the instance must hold them already, in whichever tier.
+    pub fn copy(&mut self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
+        let mut unknown = 0;
+        for name in blocks {
+            match held.get_mut(name) {
+                Some((_, copies)) => copies[tier as usize] += 1,
+                None => unknown += 1,
+            }
+        }
+        match unknown {
+            0 => Ok(()),
+            _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: blocks.len() }),
+        }
+    }
+
     /// Removes one copy of each block from `tier`.
     pub fn remove(&mut self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;

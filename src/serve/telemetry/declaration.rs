@@ -50,6 +50,16 @@ pub(super) enum Metric {
     ProcessMaxFds,
     ProcessThreads,
     ProcessStart,
+    Predictions,
+    PredictedTokens,
+    DeliveredTokens,
+    KvEventOrphanBlocks,
+    LoadReads,
+    LoadAge,
+    LoadReported,
+    LoadForeign,
+    LoadCacheUsage,
+    InstanceCacheBlocks,
 }
 
 /// How a metric is kept.
@@ -149,6 +159,16 @@ impl Metric {
         Metric::ProcessMaxFds,
         Metric::ProcessThreads,
         Metric::ProcessStart,
+        Metric::Predictions,
+        Metric::PredictedTokens,
+        Metric::DeliveredTokens,
+        Metric::KvEventOrphanBlocks,
+        Metric::LoadReads,
+        Metric::LoadAge,
+        Metric::LoadReported,
+        Metric::LoadForeign,
+        Metric::LoadCacheUsage,
+        Metric::InstanceCacheBlocks,
     ];
 
     /// Its position in [`ALL`](Self::ALL).
@@ -224,7 +244,7 @@ impl Metric {
                 "warmpath_kv_event_orphans_total",
                 Kind::Counter,
                 Unit::Count,
-                "Stored blocks left out because what comes before them is not known.",
+                "Stored blocks of which it was not known what comes before them, by what became of them.",
             ),
             Metric::KvEventGaps => (
                 "warmpath_kv_event_gaps_total",
@@ -378,6 +398,66 @@ impl Metric {
                 Kind::Gauge,
                 Unit::Seconds,
                 "When the process started, in seconds since 1970.",
+            ),
+            Metric::Predictions => (
+                "warmpath_predictions_total",
+                Kind::Counter,
+                Unit::Count,
+                "Answers that said how many prompt tokens had been cached, by how that compares with what was predicted.",
+            ),
+            Metric::PredictedTokens => (
+                "warmpath_predicted_tokens_total",
+                Kind::Counter,
+                Unit::Count,
+                "Prompt tokens that were predicted to be cached, of the requests in warmpath_predictions_total.",
+            ),
+            Metric::DeliveredTokens => (
+                "warmpath_delivered_tokens_total",
+                Kind::Counter,
+                Unit::Count,
+                "Prompt tokens that had been cached, of the requests in warmpath_predictions_total.",
+            ),
+            Metric::KvEventOrphanBlocks => (
+                "warmpath_kv_event_orphan_blocks",
+                Kind::Gauge,
+                Unit::Count,
+                "Stored blocks that are kept aside until what comes before them is known.",
+            ),
+            Metric::LoadReads => (
+                "warmpath_load_reads_total",
+                Kind::Counter,
+                Unit::Count,
+                "Times that an instance was asked how loaded it is, by how it went.",
+            ),
+            Metric::LoadAge => (
+                "warmpath_load_age_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "Time since an instance last said how loaded it is; infinite before the first time.",
+            ),
+            Metric::LoadReported => (
+                "warmpath_load_reported_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests at an instance by its own word.",
+            ),
+            Metric::LoadForeign => (
+                "warmpath_load_foreign_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests at an instance by its own word beyond those that this router sent there.",
+            ),
+            Metric::LoadCacheUsage => (
+                "warmpath_load_cache_usage",
+                Kind::Gauge,
+                Unit::Count,
+                "The share of an instance's KV blocks that running requests use, by its own word, from 0 to 1.",
+            ),
+            Metric::InstanceCacheBlocks => (
+                "warmpath_instance_cache_blocks_max",
+                Kind::Gauge,
+                Unit::Count,
+                "Blocks that an instance without events is believed to hold at most; by its own word where it gives one.",
             ),
         }
     }

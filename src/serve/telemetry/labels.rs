@@ -82,18 +82,57 @@ label! {
 label! {
     /// Why a cache event was left out.
     SkipReason "reason" {
-        /// A tier other than GPU memory.
+        /// A medium that is not known here.
         Medium = "medium",
-        /// A KV cache group other than the first one.
+        /// A KV cache group that does not matter to a prompt's prefix, or of which it cannot be told.
         Group = "group",
-        /// Attention that is neither full nor MLA.
-        Attention = "attention",
-        /// Content that is more than tokens: images, prompt embeddings.
+        /// A key of a block that is not known here.
         Content = "content",
         /// A block size that is not the router's.
         BlockSize = "block_size",
         /// A type that is not known here.
         Unknown = "unknown",
+    }
+}
+
+label! {
+    /// What became of stored blocks whose parent is not known.
+    OrphanFate "fate" {
+        /// Set aside.
+        Kept = "kept",
+        /// Put in their place, once the parent came.
+        Attached = "attached",
+        /// Evicted or forgotten before the parent came, or too many.
+        Dropped = "dropped",
+    }
+}
+
+label! {
+    /// How the cached tokens that an answer tells compare with the prediction.
+    Verdict "delivered" {
+        Equal = "equal",
+        Less = "less",
+        More = "more",
+    }
+}
+
+label! {
+    /// How a look at an instance's load went.
+    LoadRead "outcome" {
+        /// It said how loaded it is.
+        Read = "read",
+        /// It did not answer, or not well.
+        Failed = "failed",
+        /// Its answer does not say.
+        Unreadable = "unreadable",
+    }
+}
+
+label! {
+    /// Requests at an instance, by what becomes of them there.
+    Reported "state" {
+        Running = "running",
+        Waiting = "waiting",
     }
 }
 

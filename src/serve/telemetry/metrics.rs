@@ -4,8 +4,8 @@
 
 use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, Call, End, EventKind, Failure, Guess, Label, LearnProblem, Of, Outcome, Recording, ReplayOutcome,
-    SkipReason, Stage, State, StatusClass,
+    Answer, ByLoad, Call, End, EventKind, Failure, Guess, Label, LearnProblem, LoadRead, Of, OrphanFate, Outcome,
+    Recording, ReplayOutcome, Reported, SkipReason, Stage, State, StatusClass, Verdict,
 };
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
@@ -59,7 +59,9 @@ pub(crate) struct InstanceMetrics {
     /// See [`Metric::KvEventsSkipped`].
     pub skipped: PerLabel<SkipReason, Counter>,
     /// See [`Metric::KvEventOrphans`].
-    pub orphans: Counter,
+    pub orphans: PerLabel<OrphanFate, Counter>,
+    /// See [`Metric::KvEventOrphanBlocks`].
+    pub orphan_blocks: Gauge,
     /// See [`Metric::KvEventGaps`].
     pub gaps: Counter,
     /// See [`Metric::KvEventRestarts`].
@@ -81,6 +83,35 @@ pub(crate) struct InstanceMetrics {
     requests: PerLabel<Stage, Gauge>,
     assigned: Counter,
     prefill_wait: Gauge,
+    predictions: PerLabel<Verdict, Counter>,
+    predicted_tokens: Counter,
+    delivered_tokens: Counter,
+    /// See [`Metric::LoadReads`].
+    pub load_reads: PerLabel<LoadRead, Counter>,
+    /// See [`Metric::LoadAge`].
+    pub load_age: Gauge,
+    /// See [`Metric::LoadReported`].
+    pub load_reported: PerLabel<Reported, Gauge>,
+    /// See [`Metric::LoadForeign`].
+    pub load_foreign: Gauge,
+    /// See [`Metric::LoadCacheUsage`].
+    pub load_cache_usage: Gauge,
+    /// See [`Metric::InstanceCacheBlocks`].
+    pub cache_blocks_max: Gauge,
+}
+
+impl InstanceMetrics {
+    /// Compares what was predicted to be cached with what was.
+    pub fn delivered(&self, predicted_tokens: u32, cached_tokens: u32) {
+        let verdict = match cached_tokens.cmp(&predicted_tokens) {
+            std::cmp::Ordering::Equal => Verdict::Equal,
+            std::cmp::Ordering::Less => Verdict::Less,
+            std::cmp::Ordering::Greater => Verdict::More,
+        };
+        self.predictions.of(verdict).increment(1);
+        self.predicted_tokens.increment(predicted_tokens.into());
+        self.delivered_tokens.increment(cached_tokens.into());
+    }
 }
 
 /// A decision, as the metrics see it.
@@ -121,9 +152,14 @@ impl Progress {
             | Fact::Left { .. }
             | Fact::Known { .. }
             | Fact::Stored { .. }
+            | Fact::Copied { .. }
+            | Fact::GroupStored { .. }
+            | Fact::GroupRemoved { .. }
             | Fact::Removed { .. }
             | Fact::Cleared { .. }
             | Fact::Reported { .. }
+            | Fact::Sized { .. }
+            | Fact::Delivered { .. }
             | Fact::TimePassed => None,
         }
     }
@@ -140,7 +176,8 @@ impl Metrics {
             batches: registry.counter(Metric::KvEventBatches, Some(name), None),
             events: registry.counters(Metric::KvEvents, Some(name)),
             skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
-            orphans: registry.counter(Metric::KvEventOrphans, Some(name), None),
+            orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
+            orphan_blocks: registry.gauge(Metric::KvEventOrphanBlocks, Some(name), None),
             gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
             restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
             decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
@@ -153,6 +190,15 @@ impl Metrics {
             requests: registry.gauges(Metric::InstanceRequests, name),
             assigned: registry.counter(Metric::InstanceAssigned, Some(name), None),
             prefill_wait: registry.gauge(Metric::InstancePrefillWait, Some(name), None),
+            predictions: registry.counters(Metric::Predictions, Some(name)),
+            predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
+            delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
+            load_reads: registry.counters(Metric::LoadReads, Some(name)),
+            load_age: registry.gauge(Metric::LoadAge, Some(name), None),
+            load_reported: registry.gauges(Metric::LoadReported, name),
+            load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
+            load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
+            cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
         };
         let block_size = routing.block_size.tokens().to_string();
         registry.info(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]);

@@ -1,5 +1,6 @@
 //! An answer's body on its way back: each chunk as it comes, and what it tells as facts.
 
+use super::Placed;
 use super::observer::Observer;
 use crate::routing::InstanceId;
 use crate::serve::core::Core;
@@ -25,6 +26,8 @@ pub(super) struct Relay {
     body: Option<Incoming>,
     observer: Observer,
     ticket: Option<Ticket>,
+    /// Prompt tokens that were predicted to be cached, where that was looked up.
+    predicted_tokens: Option<u32>,
     is_ok: bool,
     is_stream: bool,
     makers: Option<Arc<Makers>>,
@@ -53,7 +56,8 @@ const BROKEN_OFF: &[u8] = b"\n\ndata: {\"error\": {\"message\": \"the instance b
     \"InternalServerError\", \"param\": null, \"code\": 500}}\n\ndata: [DONE]\n\n";
 
 impl Relay {
-    pub fn new(core: Arc<Core>, instance: InstanceId, head: &Parts, body: Incoming, ticket: Option<Ticket>) -> Self {
+    pub fn new(core: Arc<Core>, placed: Placed, head: &Parts, body: Incoming) -> Self {
+        let Placed { instance, decision, ticket } = placed;
         let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let mut relay = Relay {
             core,
@@ -61,6 +65,7 @@ impl Relay {
             body: Some(body),
             observer: Observer::default(),
             ticket,
+            predicted_tokens: decision.map(|decision| decision.overlap_tokens),
             is_ok: head.status.is_success(),
             is_stream: kind.starts_with("text/event-stream"),
             makers: None,
@@ -123,14 +128,19 @@ impl Relay {
     }
 
     fn settle(&mut self) {
-        if let Some(ticket) = self.ticket.take()
-            && self.is_ok
-        {
-            ticket.finish(self.observer.output_tokens());
-        }
+        let ticket = self.ticket.take();
         if let Some(cached_tokens) = self.observer.cached_tokens() {
             let metrics = self.core.metrics().instance(self.instance.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());
+            if let (Some(predicted_tokens), Some(ticket)) = (self.predicted_tokens, &ticket) {
+                metrics.delivered(predicted_tokens, cached_tokens);
+                ticket.delivered(cached_tokens);
+            }
+        }
+        if let Some(ticket) = ticket
+            && self.is_ok
+        {
+            ticket.finish(self.observer.output_tokens());
         }
     }
 }

@@ -68,6 +68,36 @@ impl ExactIndex {
         Ok(())
     }
 
+    pub(super) fn copy_blocks(
+        &self,
+        instance: InstanceId,
+        member: &mut Member,
+        tier: Tier,
+        names: &[EngineHash],
+    ) -> Result<(), IndexError> {
+        member.tiers |= 1 << tier as u8;
+        let mut unknown = 0;
+        for (stored, &name) in names.iter().enumerate() {
+            let Some(slot) = member.names.find(Name::of(name)) else {
+                unknown += 1;
+                continue;
+            };
+            let (place, _) = member.names.get(slot);
+            let shard = Spread::of(self.runs.known(place.run()).head()).shard(self.shards.len());
+            let mut held = self.shards[shard].blocks_held.lock();
+            let Some(placed) = self.hold(instance, member, tier, place.run(), place.offset(), 1, &mut held) else {
+                let limit_bytes = self.budget.limit();
+                return Err(IndexError::Full { instance, stored, blocks: names.len(), limit_bytes });
+            };
+            drop(held);
+            self.name(instance, member, tier, &[name], placed);
+        }
+        match unknown {
+            0 => Ok(()),
+            _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: names.len() }),
+        }
+    }
+
     /// Gives a place to the first of the blocks with `keys`, and to as many more as go to the same run, and writes that
     /// `instance` holds them. The first follows the block at `at`, which the instance holds. `None` when the budget is used up.
     fn place(

@@ -304,9 +304,18 @@ fn take_bounded(pair: &mut Pair, step: &Step) {
             let names = (0..contents.len()).map(|end| path_name(&contents[..=end])).collect();
             (*instance, *tier, Attach::Root(pair.roots[0]), names, contents.clone())
         }
-        Step::Remove { .. } | Step::Copy { .. } | Step::Clear { .. } | Step::Leave { .. } | Step::Join { .. } => {
-            return pair.take(step);
+        Step::Copy { instance, tier, names } => {
+            let (instance, names) = (InstanceId(*instance), names.iter().copied().map(EngineHash).collect::<Vec<_>>());
+            let result = pair.exact.copy(instance, *tier, &names);
+            let (seen, is_full) = match result {
+                Err(IndexError::Full { stored, .. }) => (stored, true),
+                Ok(()) | Err(_) => (names.len(), false),
+            };
+            let expected = pair.reference.copy(instance, *tier, &names[..seen]);
+            assert!(is_full || result == expected, "{result:?} instead of {expected:?}");
+            return;
         }
+        Step::Remove { .. } | Step::Clear { .. } | Step::Leave { .. } | Step::Join { .. } => return pair.take(step),
     };
     let names: Vec<EngineHash> = names.into_iter().map(EngineHash).collect();
     let contents: Vec<ContentHash> = contents.into_iter().map(content_hash).collect();

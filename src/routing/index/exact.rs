@@ -191,6 +191,7 @@ impl ExactIndex {
     }
 
     /// Stores one more copy of each block in `tier`; the instance must hold them already, in whichever tier.
+    /// Of a full index `stored` is how many were looked at before.
     pub fn copy(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let mut member = self.member(instance)?;
         let member = member.as_mut().expect("the instance was found");

@@ -166,7 +166,7 @@ fn bad_files_get_one_clear_line() {
     );
     check_error(
         b"PAR1\x15\x04\xff\xfe".as_slice(),
-        "FILE is a Parquet file, which cannot be read; write it as CSV first",
+        "FILE: not a Parquet file that can be read: Parquet error: Invalid Parquet file. Corrupt footer",
     );
     let cut = "the record is cut off in the middle; the file is incomplete, fetch it again";
     check_error(format!("{good}\n{}", &good[..40]), &format!("FILE: line 2: {cut}"));

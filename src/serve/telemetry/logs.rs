@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 
-/// Starts logging for the whole process. What is logged follows `RUST_LOG`, or is `info` and above without it, and `warn` of the mock's ZeroMQ socket, which takes every connection for news.
+/// Starts logging for the whole process. What is logged follows `RUST_LOG`, or is `info` and above without it, and `warn` of the
+/// mock's ZeroMQ socket, which takes every connection for news.
 ///
 /// An error means that the process has a subscriber already, or that `RUST_LOG` cannot be read.
 pub fn start() -> Result<(), LogsError> {
@@ -17,6 +18,8 @@ pub fn start() -> Result<(), LogsError> {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Told to standard error, with a panic where that is closed: whoever reads the log may go, requests go on.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_target(false);
     Ok(subscriber.finish().try_init()?)

@@ -11,6 +11,8 @@ mod clock;
 mod core;
 mod health;
 mod ingress;
+mod members;
+mod protobuf;
 mod tasks;
 mod telemetry;
 mod ticket;
@@ -20,7 +22,8 @@ mod watch;
 
 pub use app::{App, AppError};
 pub use clock::Clock;
-pub use core::{Core, Member};
+pub use core::{Core, RegisterError};
+pub use members::{JoinError, Member};
 pub use telemetry::logs;
 pub use tokenizer::TokenizerError;
 pub use watch::kv_events;

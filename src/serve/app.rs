@@ -1,7 +1,7 @@
 //! The only wiring: bind, say where, run, drain.
 
-use super::core::Core;
-use super::ingress::{admin, grpc, http};
+use super::core::{Core, RegisterError};
+use super::ingress::{admin, grpc, http, vllm};
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::tasks::{TaskError, Tasks};
@@ -9,7 +9,7 @@ use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::Upstream;
 use super::watch::{health, kv_events};
 use crate::config::Config;
-use crate::routing::{InstanceId, LearnError};
+use crate::routing::InstanceId;
 use axum::serve::ListenerExt;
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,8 +20,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// How long calls under way get to end once the app is told to stop.
@@ -31,7 +33,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct App {
     config: Config,
     core: Arc<Core>,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     grpc: Bound,
     http: Bound,
     admin: Bound,
@@ -57,7 +59,7 @@ pub enum AppError {
     },
     /// The configured fleet does not fit.
     #[error("the configured instances do not fit")]
-    Fleet(#[from] LearnError),
+    Fleet(#[from] RegisterError),
     /// A configured tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -73,7 +75,7 @@ impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let core = Arc::new(Core::new(&config)?);
-        let tokenizers = Tokenizers::load(&config.tokenizers)?;
+        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers)?);
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
@@ -107,7 +109,7 @@ impl App {
             grpc = %grpc.address,
             http = %http.address,
             admin = %admin.address,
-            instances = core.members().len(),
+            instances = core.members().count(),
             policy = %config.routing.policy,
             block_size = config.routing.block_size.tokens(),
             "serving"
@@ -116,21 +118,30 @@ impl App {
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<RouterServer<grpc::Service>>().await;
+        for service in vllm::services() {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
 
         let service =
             RouterServer::new(grpc::Service::new(Arc::clone(&core))).max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
-        let server = Server::builder()
-            .max_concurrent_streams(STREAMS_MAX)
-            .add_service(service)
+        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
+        let forwarded = vllm::routes(vllm::Server {
+            core: Arc::clone(&core),
+            upstream: Arc::clone(&upstream),
+            tokenizers: Arc::clone(&tokenizers),
+            body_bytes_max: config.http.body_bytes_max,
+        });
+        let ours = Routes::new(service)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .serve_with_incoming_shutdown(
+            .add_service(reflection().build_v1alpha()?);
+        let routes = Routes::from(ours.into_axum_router().merge(forwarded));
+        let server =
+            Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes).serve_with_incoming_shutdown(
                 TcpIncoming::from(grpc.listener).with_nodelay(Some(true)),
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
-        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.
@@ -213,5 +224,7 @@ async fn drain(core: &Core, health: &HealthReporter) {
     tracing::info!(in_flight = core.router().in_flight(), "draining");
     core.drain();
     health.set_not_serving::<RouterServer<grpc::Service>>().await;
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    for service in vllm::services().chain([""]) {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
 }

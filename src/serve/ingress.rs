@@ -4,3 +4,4 @@ pub(super) mod admin;
 pub(super) mod grpc;
 pub(super) mod http;
 mod status;
+pub(super) mod vllm;

@@ -91,6 +91,12 @@ impl Tokenizers {
         Ok(Tokenizers { by_model: loaded.collect::<Result<_, _>>()?, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
+    /// The token ids of a text, with the special tokens that its model wants.
+    pub async fn text(&self, model: &str, text: &str) -> Result<Vec<u32>, Untokenized> {
+        let body = serde_json::json!({ "prompt": text }).to_string();
+        self.tokens(model, Api::Completions, &Bytes::from(body)).await
+    }
+
     /// The token ids of a body's prompt.
     pub async fn tokens(&self, model: &str, api: Api, body: &Bytes) -> Result<Vec<u32>, Untokenized> {
         let tokenizer = Arc::clone(self.by_model.get(model).ok_or(Untokenized::Unsupported)?);

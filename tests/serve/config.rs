@@ -120,6 +120,22 @@ fn data_parallel_ranks_are_instances_of_their_own() {
 }
 
 #[test]
+fn an_instance_says_what_it_speaks_and_where() {
+    use warmpath::config::Protocol;
+    let addresses = |text: &str| {
+        let instance = Config::parse(text).unwrap().instances.remove(0);
+        Protocol::ALL.map(|protocol| instance.address(protocol).unwrap_or_default())
+    };
+    assert_eq!(addresses(INSTANCE), ["http://a:8000", "", ""]);
+    assert_eq!(addresses(&INSTANCE.replace("http://", "grpc://")), ["", "http://a:8000", ""]);
+    let beside = "inference_url = \"grpc://a:9000\"\n";
+    assert_eq!(addresses(&format!("{INSTANCE}{beside}")), ["http://a:8000", "", "http://a:9000"]);
+    let both = format!("{}{beside}", INSTANCE.replace("http://", "grpc://"));
+    assert!(problems(&both)[0].starts_with("instances[0].inference_url: "), "{both}");
+    assert_eq!(problems(&format!("{INSTANCE}{}", beside.replace("grpc", "http"))).len(), 1);
+}
+
+#[test]
 fn a_tokenizer_belongs_to_a_model_that_is_served() {
     let tokenizer = |model: &str| format!("{INSTANCE}[[tokenizers]]\nmodel = \"{model}\"\npath = \"/models/m\"\n");
     let tokenizers = Config::parse(&tokenizer("m")).unwrap().tokenizers;

@@ -5,6 +5,7 @@ mod admin;
 mod codec;
 mod config;
 mod grpc;
+mod grpc_engine;
 mod http;
 mod kv_events;
 mod mock;

@@ -13,6 +13,7 @@ mod error;
 mod models;
 pub(in crate::serve) mod view;
 
+use crate::config::Protocol;
 use crate::routing::block::Namespace;
 use crate::routing::{Decision, InstanceId, Prompt, Request, RouteError};
 use crate::serve::core::Core;
@@ -37,7 +38,7 @@ struct Server {
     core: Arc<Core>,
     upstream: Arc<Upstream>,
     models: Models,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     body_bytes_max: usize,
 }
 
@@ -45,7 +46,7 @@ struct Server {
 pub(in crate::serve) fn routes(
     core: Arc<Core>,
     upstream: Arc<Upstream>,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     body_bytes_max: usize,
 ) -> Router {
     let models = Models::new(Arc::clone(&core), Arc::clone(&upstream));
@@ -88,7 +89,7 @@ impl Server {
         if let Some(reason) = by_load {
             self.core.metrics().by_load.of(reason).increment(1);
         }
-        let forward = Forward { head: &head, body: body.clone() };
+        let forward = Forward { head: &head, body: body.clone(), protocol: Protocol::OpenAi, deadline: None };
         let response = self.upstream.forward(&forward, &place).await?;
         let answer = if response.status().as_u16() < 400 { Answer::Forwarded } else { Answer::Refused };
         Ok((answer, response))

@@ -26,6 +26,7 @@ pub(super) enum Metric {
     KvEventReplays,
     KvEventReplayedBatches,
     HttpRequests,
+    GrpcRequests,
     RoutedByLoad,
     UpstreamRetries,
     UpstreamFailures,
@@ -45,7 +46,7 @@ const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 26] = [
+    pub const ALL: [Metric; 27] = [
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -67,6 +68,7 @@ impl Metric {
         Metric::KvEventReplays,
         Metric::KvEventReplayedBatches,
         Metric::HttpRequests,
+        Metric::GrpcRequests,
         Metric::RoutedByLoad,
         Metric::UpstreamRetries,
         Metric::UpstreamFailures,
@@ -179,6 +181,12 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Requests to the OpenAI API, by what their answer began with.",
+            ),
+            Metric::GrpcRequests => (
+                "warmpath_grpc_requests_total",
+                Kind::Counter,
+                Unit::Count,
+                "Calls of vLLM's gRPC services, by what their answer began with.",
             ),
             Metric::RoutedByLoad => (
                 "warmpath_routed_by_load_total",

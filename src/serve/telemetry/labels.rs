@@ -107,11 +107,11 @@ label! {
 }
 
 label! {
-    /// What the answer to a request to the OpenAI API began with.
+    /// What the answer to a forwarded request began with.
     Answer "answer" {
-        /// An instance's answer, below 400.
+        /// An instance's answer, below 400; of gRPC, anything but an error.
         Forwarded = "forwarded",
-        /// An instance's answer, 400 or above.
+        /// An instance's answer, 400 or above; of gRPC, an error.
         Refused = "refused",
         /// Ours: no instance could be reached, or it broke off before it answered.
         Unreachable = "unreachable",
@@ -123,6 +123,10 @@ label! {
         BadBody = "bad_body",
         /// Ours: the list of models.
         Models = "models",
+        /// Ours: the health of the fleet.
+        Health = "health",
+        /// Ours: a method that is not offered for a whole fleet, or no such method.
+        Unimplemented = "unimplemented",
     }
 }
 

@@ -6,8 +6,10 @@ use super::declaration::{Kind, Metric};
 use super::labels::{
     Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
 };
+use crate::routing::InstanceId;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::sync::OnceLock;
 
 /// One app's metrics.
 pub(crate) struct Metrics {
@@ -22,9 +24,13 @@ pub(crate) struct Metrics {
     index_entries: Gauge,
     /// See [`Metric::HttpRequests`].
     pub answers: PerLabel<Answer, Counter>,
+    /// See [`Metric::GrpcRequests`].
+    pub grpc_answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
-    instances: Vec<InstanceMetrics>,
+    registry: Registry,
+    /// By position; many places, few of them taken.
+    instances: Box<[OnceLock<Box<InstanceMetrics>>]>,
 }
 
 /// What is measured of each instance.
@@ -63,18 +69,9 @@ pub(crate) struct InstanceMetrics {
     pub reported_cached_tokens: Counter,
 }
 
-/// A decision, as the metrics see it.
-pub(crate) struct Routed {
-    pub prompt_tokens: u32,
-    pub overlap_tokens: u32,
-    pub best_overlap_tokens: u32,
-}
-
-impl Metrics {
-    /// The metrics of an app whose instances have these names, by position.
-    pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>) -> Self {
-        let registry = Registry::new();
-        let instance = |name: &str| InstanceMetrics {
+impl InstanceMetrics {
+    fn new(registry: &Registry, name: &str) -> Self {
+        InstanceMetrics {
             knowledge: registry.gauges(Metric::InstanceKnowledge, name),
             cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
             connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
@@ -91,8 +88,22 @@ impl Metrics {
             failures: registry.counters(Metric::UpstreamFailures, Some(name)),
             ready: registry.gauge(Metric::InstanceReady, Some(name), None),
             reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
-        };
-        Metrics {
+        }
+    }
+}
+
+/// A decision, as the metrics see it.
+pub(crate) struct Routed {
+    pub prompt_tokens: u32,
+    pub overlap_tokens: u32,
+    pub best_overlap_tokens: u32,
+}
+
+impl Metrics {
+    /// The metrics of an app whose instances have these names, by position.
+    pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>) -> Self {
+        let registry = Registry::new();
+        let metrics = Metrics {
             handle: registry.recorder.handle(),
             decisions: registry.counters(Metric::RouteDecisions, None),
             prompt_tokens: registry.counter(Metric::PromptTokens, None, None),
@@ -103,9 +114,20 @@ impl Metrics {
             index_blocks: registry.gauge(Metric::IndexBlocks, None, None),
             index_entries: registry.gauge(Metric::IndexEntries, None, None),
             answers: registry.counters(Metric::HttpRequests, None),
+            grpc_answers: registry.counters(Metric::GrpcRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
-            instances: instances.into_iter().map(instance).collect(),
+            registry,
+            instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
+        };
+        for (position, name) in instances.into_iter().enumerate() {
+            metrics.join(position, name);
         }
+        metrics
+    }
+
+    /// From here on an instance is measured; the position is its own for good.
+    pub fn join(&self, position: usize, name: &str) {
+        self.instances[position].get_or_init(|| Box::new(InstanceMetrics::new(&self.registry, name)));
     }
 
     /// Counts a `Route` call.
@@ -126,7 +148,7 @@ impl Metrics {
 
     /// The metrics of the instance at a position.
     pub fn instance(&self, position: usize) -> &InstanceMetrics {
-        &self.instances[position]
+        self.instances[position].get().expect("an instance is measured from when it joins")
     }
 
     /// Sets what is looked up only when someone asks.

@@ -38,6 +38,7 @@ fn main() {
         instances: instances.iter().map(|count| *count as u16).collect(),
         blocks: Some(numbers("--blocks", &[2000.0])[0] as u32),
         preset: Preset::default(),
+        fitted: None,
         eviction: Eviction::default(),
         loads: match after("--scales") {
             Some(_) => Loads::TimeScales(numbers("--scales", &[])),

@@ -21,7 +21,8 @@ fn main() {
     let (limit, rounds) = if quick { (Some(1203), 1) } else { (None, 5) };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake/conversation_trace.jsonl.gz");
     let trace = Trace::open(path).expect("the trace is in the repository");
-    let fleet = Fleet { instances: 8, blocks: 20_000, preset: Preset::default(), eviction: Eviction::default() };
+    let fleet =
+        Fleet { instances: 8, blocks: 20_000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     let experiment = Experiment { trace, fleet, time_scale: 1.0, limit, seed: 0, spread_ties: true };
 
     let baseline = median(rounds, || time(&experiment, &[]));

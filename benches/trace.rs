@@ -102,16 +102,26 @@ fn median(quick: bool, mut run: impl FnMut()) -> Duration {
     let mut times: Vec<Duration> = (0..rounds)
         .map(|_| {
             let (start, cpu) = (Instant::now(), cpu_time());
-            run();
-            match (cpu, cpu_time()) {
-                (Some(before), Some(after)) => after - before,
-                (None, _) | (_, None) => start.elapsed(),
+            // The system tells a core's time in steps of milliseconds: short work is done until it has had some of them.
+            for done in 1.. {
+                run();
+                let time = match (cpu, cpu_time()) {
+                    (Some(before), Some(after)) => after - before,
+                    (None, _) | (_, None) => start.elapsed(),
+                };
+                if time > ENOUGH {
+                    return time / done;
+                }
             }
+            unreachable!("time passes")
         })
         .collect();
     times.sort_unstable();
     times[rounds / 2]
 }
+
+/// What is timed at least.
+const ENOUGH: Duration = Duration::from_millis(50);
 
 /// What this thread has had of a core so far; other programs share the machine. Linux only.
 fn cpu_time() -> Option<Duration> {

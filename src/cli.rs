@@ -6,13 +6,19 @@
 
 mod advise;
 mod client;
+mod completions;
 mod config;
 mod demo;
+mod events;
+mod load;
+mod man;
+mod metrics;
 mod mock_vllm;
 mod replay;
 mod route;
 mod serve;
 mod shutdown;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -44,11 +50,16 @@ enum Command {
     Demo(demo::Demo),
     Replay(Box<replay::Replay>),
     Advise(advise::Advise),
+    Load(Box<load::Load>),
     Trace(trace::Trace),
     Route(route::Route),
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
+    Metrics(metrics::Metrics),
+    Top(top::Top),
+    Man(man::Man),
+    Completions(completions::Completions),
 }
 
 impl Cli {
@@ -58,11 +69,16 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Replay(replay) => replay.run(),
             Command::Advise(advise) => advise.run(),
+            Command::Load(load) => load.run(),
             Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),
+            Command::Metrics(metrics) => metrics.run(),
+            Command::Top(top) => top.run(),
+            Command::Man(man) => man.run(),
+            Command::Completions(completions) => completions.run(),
         }
     }
 }

@@ -4,15 +4,20 @@
 //! what can be run. The second step goes on after a problem, so that every problem of a file is reported at once, unknown
 //! fields included.
 //!
-//! Absent on purpose: layers, environment variables, reloading.
+//! Environment variables stand above the file, one for each setting of a section.
+//!
+//! Absent on purpose: other layers, reloading.
 
 mod check;
+mod environment;
 mod problem;
 mod raw;
+mod settings;
 
 pub use problem::{Invalid, Problem};
 
 use crate::routing;
+use crate::trace::RecorderConfig;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +38,10 @@ pub struct Config {
     pub instances: Vec<Instance>,
     /// How texts become tokens, by model.
     pub tokenizers: Vec<Tokenizer>,
+    /// Where requests are recorded; without it they are not.
+    pub recorder: Option<RecorderConfig>,
+    /// What instances are asked of their own accord.
+    pub watch: Watch,
 }
 
 /// Where to listen. Port 0 takes a free one.
@@ -53,11 +62,24 @@ pub struct Http {
     pub body_bytes_max: usize,
     /// How often one request may be sent again, to another instance each time.
     pub retries_max: u32,
+    /// How long an instance may take to begin its answer; without it as long as it takes.
+    pub head_max: Option<Duration>,
+    /// How long an answer may be silent; without it for as long as the connection stands.
+    pub idle_max: Option<Duration>,
+    /// How long a request waits for its text to be tokenized; after that it goes by load.
+    pub tokenize_max: Duration,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Http { body_bytes_max: 64 << 20, retries_max: 2 }
+        Http {
+            body_bytes_max: 64 << 20,
+            retries_max: 2,
+            head_max: None,
+            idle_max: None,
+            // A prefill that a cache spares is rarely shorter.
+            tokenize_max: Duration::from_millis(100),
+        }
     }
 }
 
@@ -73,6 +95,31 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Health { interval: Some(Duration::from_secs(2)), failures_max: 3 }
+    }
+}
+
+/// What instances are asked, besides whether they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Whether those without `kv_events` are asked where they publish them (`GET /kv_event_sources`, vLLM 0.31 and later).
+    pub discover_kv_events: bool,
+    /// How often `/metrics` is read; without it never.
+    pub load: Option<LoadIntervals>,
+}
+
+/// Times between two looks at how loaded an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadIntervals {
+    /// While it has something to do.
+    pub busy: Duration,
+    /// While it has nothing to do; reached by doubling.
+    pub idle: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let load = LoadIntervals { busy: Duration::from_millis(500), idle: Duration::from_secs(5) };
+        Watch { discover_kv_events: true, load: Some(load) }
     }
 }
 
@@ -99,7 +146,7 @@ pub struct Instance {
     pub data_parallel_rank: Option<u32>,
     /// The model that it serves.
     pub model: String,
-    /// Where it publishes what it caches; without it the router is blind to its cache.
+    /// Where it publishes what it caches; without it the router asks, or else believes what it sent there to be cached.
     pub kv_events: Option<KvEvents>,
 }
 
@@ -142,15 +189,17 @@ const GRPC_SCHEME: &str = "grpc://";
 /// A publisher of KV cache events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvEvents {
-    /// Where to connect.
+    /// Where to connect, or, if we listen, where.
     pub endpoint: Endpoint,
+    /// Whether the publisher connects to us.
+    pub listens: bool,
     /// Where what was published before can be asked for; without it what was missed is lost.
     pub replay: Option<Endpoint>,
     /// The ZeroMQ topic prefix to subscribe to; the empty one takes every topic.
     pub topic: String,
 }
 
-/// A ZeroMQ endpoint over TCP, to connect to.
+/// A ZeroMQ endpoint over TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// A host name or an address, IPv6 without its brackets.
@@ -178,7 +227,14 @@ impl Config {
 
     /// Reads a TOML file's text. The error holds every problem that was found.
     pub fn parse(text: &str) -> Result<Config, Invalid> {
-        let (raw, problems) = raw::read(text).map_err(Invalid::from)?;
+        Config::parse_under(text, [])
+    }
+
+    /// The same under environment variables: `WARMPATH__ROUTING__POLICY` stands above `policy` in `[routing]`. Others than
+    /// those that begin with `WARMPATH__` are left alone; of those, one that names no setting is a problem.
+    pub fn parse_under(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Invalid> {
+        let text = environment::overlay(text, environment).map_err(|problems| Invalid { problems })?;
+        let (raw, problems) = raw::read(&text).map_err(Invalid::from)?;
         check::config(raw, problems)
     }
 }

@@ -7,6 +7,7 @@
 
 mod advice;
 mod experiment;
+mod measured;
 mod outcome;
 mod report;
 mod study;
@@ -14,6 +15,7 @@ mod workload;
 
 pub use advice::{Advice, advise};
 pub use experiment::{Experiment, Fleet, ReplayError, Setup};
+pub use measured::{Answered, Endpoint};
 pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};
 pub use study::{CAPACITY_POLICY, Cell, Figure, Loads, Scenario, Standing, Study, StudyReport, Versus};

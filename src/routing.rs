@@ -13,6 +13,7 @@ mod decision;
 mod error;
 mod fact;
 mod fleet;
+mod groups;
 mod prefill;
 mod request;
 mod router;

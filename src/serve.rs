@@ -4,15 +4,18 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: discovery other than the configured list.
+//! Absent on purpose: discovery of instances other than the configured list.
 
 mod app;
 mod clock;
 mod core;
 mod health;
 mod ingress;
+mod journal;
 mod members;
 mod protobuf;
+mod recorder;
+mod status;
 mod tasks;
 mod telemetry;
 mod ticket;
@@ -23,9 +26,12 @@ mod watch;
 pub use app::{App, AppError};
 pub use clock::Clock;
 pub use core::{Core, RegisterError};
+pub use journal::{Step, Suspect, Verdict, Why};
 pub use members::{JoinError, Member};
-pub use telemetry::logs;
-pub use tokenizer::TokenizerError;
+pub use recorder::RecorderError;
+pub use status::{Instance, Placed, ReportedLoad, Status};
+pub use telemetry::{logs, metrics_document};
+pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

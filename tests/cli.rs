@@ -36,6 +36,28 @@ fn the_demo_ends_well_and_says_what_was_won() {
 }
 
 #[test]
+fn step_times_are_fitted_told_and_replayed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("steps.csv");
+    let mut rows = "prefill_tokens,prefill_context_tokens,decode_sequences,decode_context_tokens,seconds\n".to_owned();
+    for prefill in [1000, 2000, 4000, 8000] {
+        rows += &format!("{prefill},0,0,0,{}\n", 0.01 + 1e-4 * f64::from(prefill));
+    }
+    std::fs::write(&file, rows).unwrap();
+    let file = file.to_str().unwrap();
+    let told = succeeds(&["replay", "--fit", file]);
+    for part in
+        ["fitted to 4 measurements", "token           1.0000e-4 s", "(these measurements cannot tell)", "R² 1.0000"]
+    {
+        assert!(told.contains(part), "{part:?} is missing from {told}");
+    }
+    let table = succeeds(&["replay", CONVERSATION, "--limit", "50", "--policy", "random", "--fit", file]);
+    assert!(table.contains("qwen3-32b-h100-tp2 (fitted)"), "{table}");
+    std::fs::write(file, "a,b\n").unwrap();
+    assert!(fails(&["replay", "--fit", file]).contains("the heading has neither the columns"));
+}
+
+#[test]
 fn a_replay_is_a_table_and_the_same_json_every_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");
@@ -86,4 +108,71 @@ fn a_router_that_is_not_there_is_said_so() {
         said.starts_with("error: cannot reach a router at http://127.0.0.1:1; is `warmpath serve` running?: "),
         "{said}"
     );
+}
+
+/// What is generated is in the repository as it is generated now.
+#[test]
+fn the_list_of_metrics_is_current() {
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/metrics.md")).unwrap();
+    assert!(kept == succeeds(&["metrics"]), "deploy/metrics.md is not what `warmpath metrics` prints now");
+}
+
+#[test]
+fn manual_pages_and_completions_know_every_command() {
+    let page = succeeds(&["man"]);
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(&["man", "--folder", folder.path().to_str().unwrap()]);
+    for command in ["serve", "replay", "top", "config", "mock\\-vllm"] {
+        assert!(page.contains(&format!("warmpath\\-{command}")), "{command} is missing from {page}");
+        let file = format!("warmpath-{}.1", command.replace('\\', ""));
+        let page = std::fs::read_to_string(folder.path().join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(page.contains(".SH SYNOPSIS"), "{file}: {page}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeeds(&["completions", shell]);
+        assert!(script.contains("mock-vllm") && script.contains("kv-replay-port"), "{shell}: {script}");
+    }
+}
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+
+/// Text traces, with a real tokenizer and chat template: Parquet and JSON alike.
+#[test]
+fn texts_are_tokenized_with_the_model_that_is_named() {
+    let tokenizer = format!("{DATA}/vllm_render/tools");
+    for trace in ["formats/sharegpt.json", "parquet/lmsys_chat.parquet"] {
+        let trace = format!("{DATA}/{trace}");
+        let said = fails(&["trace", "stats", &trace]);
+        assert!(said.contains("need a tokenizer") && said.contains("--tokenizer"), "{said}");
+        let stats = succeeds(&["trace", "stats", &trace, "--tokenizer", &tokenizer, "--json", "-"]);
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        assert_eq!(stats[0]["prefix"], "real");
+        assert!(stats[0]["reuse"]["token_hit_ratio"].as_f64().unwrap() > 0.1, "{stats}");
+        let native = succeeds(&["trace", "convert", &trace, "--tokenizer", &tokenizer]);
+        let session = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["session"].clone();
+        assert!(native.lines().skip(1).all(|line| session(line).is_u64()), "{native}");
+        let table = succeeds(&["replay", &trace, "--tokenizer", &tokenizer, "--policy", "prefix_cost"]);
+        assert!(table.contains("prefix: real"), "{table}");
+    }
+    let missing = fails(&["trace", "stats", &format!("{DATA}/formats/sharegpt.json"), "--tokenizer", "/nonexistent"]);
+    assert!(missing.contains("cannot read /nonexistent/tokenizer.json"), "{missing}");
+}
+
+#[test]
+fn an_overlay_is_replayed_and_named_beside_its_hit_ratios() {
+    let trace = format!("{DATA}/azure/AzureLLMInferenceTrace_code_1week.head5_tail5.csv");
+    let replay = |overlay: &[&str]| succeeds(&[&["replay", &trace, "--policy", "prefix_cost"], overlay].concat());
+    assert!(replay(&[]).contains("prefix: overlay(none, 0)"));
+    assert!(replay(&["--overlay", "apps", "--overlay-seed", "7"]).contains("prefix: overlay(apps, 7)"));
+    let markdown = succeeds(&["replay", &trace, "--policy", "prefix_cost", "--overlay", "apps", "--seeds", "2"]);
+    assert!(markdown.contains("overlay(apps, 0)"), "{markdown}");
+}
+
+#[test]
+fn what_is_published_may_be_told() {
+    let trace = format!("{DATA}/mooncake/toolagent_arxiv_slice_93rows.jsonl");
+    let published = format!("{DATA}/mooncake/published_slice.json");
+    let text = succeeds(&["trace", "stats", &trace, "--published", &published]);
+    assert!(text.contains("sha256 matches") && !text.contains("DIFFERS"), "{text}");
+    assert!(!succeeds(&["trace", "stats", &trace]).contains("published"));
 }

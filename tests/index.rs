@@ -31,6 +31,11 @@ enum Step {
         tier: Tier,
         names: Vec<u64>,
     },
+    Copy {
+        instance: u16,
+        tier: Tier,
+        names: Vec<u64>,
+    },
     Clear {
         instance: u16,
     },
@@ -63,6 +68,7 @@ fn step(names: u64, longest: usize) -> impl Strategy<Value = Step> {
         6 => store,
         6 => (instance(), tier(), vec(0..2_u64, 0..longest)).prop_map(|(i, t, contents)| Step::Path { instance: i, tier: t, contents }),
         8 => (instance(), tier(), vec(0..names, 0..longest)).prop_map(|(i, t, names)| Step::Remove { instance: i, tier: t, names }),
+        3 => (instance(), tier(), vec(0..names, 0..longest)).prop_map(|(i, t, names)| Step::Copy { instance: i, tier: t, names }),
         1 => instance().prop_map(|instance| Step::Clear { instance }),
         1 => instance().prop_map(|instance| Step::Leave { instance }),
         1 => instance().prop_map(|instance| Step::Join { instance }),
@@ -115,6 +121,11 @@ impl Pair {
                 let (instance, names) = (InstanceId(*instance), engine(names));
                 let expected = self.reference.remove(instance, *tier, &names);
                 assert_eq!(self.exact.remove(instance, *tier, &names), expected);
+            }
+            Step::Copy { instance, tier, names } => {
+                let (instance, names) = (InstanceId(*instance), engine(names));
+                let expected = self.reference.copy(instance, *tier, &names);
+                assert_eq!(self.exact.copy(instance, *tier, &names), expected);
             }
             Step::Clear { instance } => {
                 let instance = InstanceId(*instance);
@@ -293,7 +304,9 @@ fn take_bounded(pair: &mut Pair, step: &Step) {
             let names = (0..contents.len()).map(|end| path_name(&contents[..=end])).collect();
             (*instance, *tier, Attach::Root(pair.roots[0]), names, contents.clone())
         }
-        Step::Remove { .. } | Step::Clear { .. } | Step::Leave { .. } | Step::Join { .. } => return pair.take(step),
+        Step::Remove { .. } | Step::Copy { .. } | Step::Clear { .. } | Step::Leave { .. } | Step::Join { .. } => {
+            return pair.take(step);
+        }
     };
     let names: Vec<EngineHash> = names.into_iter().map(EngineHash).collect();
     let contents: Vec<ContentHash> = contents.into_iter().map(content_hash).collect();

@@ -45,7 +45,7 @@ proptest! {
         for (at, path) in paths.iter().enumerate() {
             let sent = contents(path);
             let prompt = Prompt::Blocks { contents: &sent, tokens: sent.len() as u32 * 16 };
-            approximate.sent(&index, A, root, &prompt).unwrap();
+            approximate.sent(&index, A, root, &prompt, Time::ZERO).unwrap();
             model.used(path, blocks_max);
             // Uses are forgotten early where the same is used over and over; short of that, blocks are what the model says.
             prop_assert!(index.blocks_of(A) <= blocks_max);
@@ -79,4 +79,64 @@ fn a_router_sends_a_prompt_where_it_sent_it_before() {
     let fact = Fact::Known { instance: first.instance, knowledge: Knowledge::Exact };
     router.learn(fact, Time::ZERO).unwrap();
     assert_eq!(router.cached_blocks(first.instance), 0);
+}
+
+fn routed(router: &Router, path: &[u32], seconds: u64) -> warmpath::routing::Decision {
+    let contents = contents(path);
+    let prompt = Prompt::Blocks { contents: &contents, tokens: contents.len() as u32 * 16 + 1 };
+    let request = Request { namespace: Namespace::of_model("m"), prompt, session: None };
+    router.route(&request, at(seconds)).unwrap()
+}
+
+fn at(seconds: u64) -> Time {
+    Time::ZERO + std::time::Duration::from_secs(seconds)
+}
+
+fn approximate(blocks_max: usize) -> Router {
+    let router = Router::new(Config { approximate_blocks_max: blocks_max, ..Config::default() });
+    let fact = Fact::Joined { instance: A, model: "m", knowledge: Knowledge::Approximate };
+    router.learn(fact, Time::ZERO).unwrap();
+    router
+}
+
+#[test]
+fn what_was_not_there_any_more_was_evicted_and_so_was_what_was_used_before_it() {
+    let router = approximate(1000);
+    for (first, seconds) in [(10, 0), (20, 20), (30, 40)] {
+        let placed = routed(&router, &[first, first + 1, first + 2], seconds);
+        router.learn(Fact::Delivered { request: placed.request, cached_tokens: 0 }, at(seconds)).unwrap();
+        router.learn(Fact::Finished { request: placed.request, output_tokens: 1 }, at(seconds)).unwrap();
+    }
+    assert_eq!(router.cached_blocks(A), 9);
+    // Of the second prompt two blocks are left, by the instance's word; the first one was used before it.
+    let again = routed(&router, &[20, 21, 22], 60);
+    assert_eq!(again.overlap_tokens, 48);
+    router.learn(Fact::Delivered { request: again.request, cached_tokens: 32 }, at(60)).unwrap();
+    let found = |first| routed(&router, &[first, first + 1, first + 2], 60).overlap_tokens;
+    assert_eq!((found(30), found(20), found(10)), (48, 48, 0));
+}
+
+#[test]
+fn what_may_still_be_on_its_way_into_the_cache_was_not_evicted() {
+    let router = approximate(1000);
+    routed(&router, &[10, 11], 0);
+    routed(&router, &[20, 21], 20);
+    let beside = routed(&router, &[20, 21], 21);
+    assert_eq!(beside.overlap_tokens, 32);
+    router.learn(Fact::Delivered { request: beside.request, cached_tokens: 0 }, at(21)).unwrap();
+    assert_eq!(routed(&router, &[10, 11], 22).overlap_tokens, 32);
+}
+
+#[test]
+fn an_instance_says_how_much_it_can_hold() {
+    let router = approximate(2);
+    routed(&router, &[1, 2, 3, 4], 0);
+    assert_eq!((router.cached_blocks(A), router.approximate_blocks_max(A)), (2, 2));
+    router.learn(Fact::Sized { instance: A, blocks: 5 }, Time::ZERO).unwrap();
+    routed(&router, &[1, 2, 3, 4], 0);
+    routed(&router, &[7, 8], 1);
+    assert_eq!(router.cached_blocks(A), 5);
+    router.learn(Fact::Sized { instance: A, blocks: 2 }, Time::ZERO).unwrap();
+    assert_eq!((router.cached_blocks(A), routed(&router, &[7, 8], 2).overlap_tokens), (2, 32));
+    assert!(router.learn(Fact::Sized { instance: InstanceId(9), blocks: 2 }, Time::ZERO).is_err());
 }

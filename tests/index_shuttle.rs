@@ -1,5 +1,6 @@
 //! The index under a randomised scheduler, which switches threads at every lock and every atomic:
 //! `RUSTFLAGS="--cfg shuttle" cargo test --no-default-features --test index_shuttle --target-dir target/shuttle`.
+//! `WARMPATH_SHUTTLE_SCHEDULES` says how many schedules each test tries by chance, and as many again by priorities.
 //!
 //! It explores orders, not weaker memory than sequential consistency; the fences are argued for where they stand.
 #![cfg(shuttle)]
@@ -11,7 +12,13 @@ use warmpath::routing::index::{Attach, ExactIndex, Overlaps, ReferenceIndex};
 use warmpath::routing::{Content, InstanceId, Prompt, Tier};
 
 const ROOT: BlockHash = BlockHash(7);
-const ITERATIONS: usize = 3000;
+/// Schedules that each test tries, twice.
+const SCHEDULES: usize = 3000;
+
+fn schedules() -> usize {
+    let asked = std::env::var("WARMPATH_SHUTTLE_SCHEDULES").ok();
+    asked.map_or(SCHEDULES, |asked| asked.parse().expect("WARMPATH_SHUTTLE_SCHEDULES is a number"))
+}
 
 /// One fact about one instance.
 #[derive(Clone, Copy)]
@@ -132,8 +139,8 @@ fn check(held: &'static [&'static [u64]], scripts: &'static [&'static [Step]], a
         let stats = index.stats();
         assert_eq!((stats.blocks, stats.entries), (reference.blocks(), reference.entries()));
     };
-    shuttle::check_random(run, ITERATIONS);
-    shuttle::check_pct(run, ITERATIONS, 3);
+    shuttle::check_random(run, schedules());
+    shuttle::check_pct(run, schedules(), 3);
 }
 
 const G: Tier = Tier::Gpu;
@@ -211,5 +218,36 @@ fn a_run_that_is_reused_is_not_mistaken() {
             &[Step::Store(G, &[3, 4]), Step::RemoveTail(G, &[3, 4], 2), Step::Store(G, &[1, 2, 6])],
         ],
         &[&[1, 2, 6], &[3, 4], &[5]],
+    );
+}
+
+/// Five who hold one block: more than its set's number can spell out, then fewer again.
+#[test]
+fn a_set_that_grows_and_shrinks_is_whole_at_all_times() {
+    const PATH: &[u64] = &[1, 2];
+    check(
+        &[PATH],
+        &[
+            &[Step::Store(G, PATH), Step::RemoveTail(G, PATH, 1)],
+            &[Step::Store(G, PATH), Step::Clear],
+            &[Step::Store(G, PATH), Step::Remove(G, PATH, 0)],
+            &[Step::Store(G, PATH), Step::Store(Tier::Cpu, PATH), Step::RemoveTail(G, PATH, 2)],
+        ],
+        &[PATH],
+    );
+}
+
+/// A run that another one hangs from, and stops hanging from, while prompts go through both.
+#[test]
+fn what_hangs_from_a_run_is_found_as_long_as_it_hangs_there() {
+    const LONG: &[u64] = &[1, 2, 3, 4];
+    const FORK: &[u64] = &[1, 2, 5];
+    check(
+        &[FORK],
+        &[
+            &[Step::Store(G, LONG), Step::RemoveTail(G, LONG, 2), Step::Store(G, LONG)],
+            &[Step::Store(G, FORK), Step::RemoveTail(G, FORK, 1), Step::Store(G, &[1, 6])],
+        ],
+        &[FORK, LONG],
     );
 }

@@ -2,7 +2,7 @@
 
 use warmpath::routing::Time;
 use warmpath::routing::block::BlockSize;
-use warmpath::sim::{Eviction, Instance, InstanceConfig, KavierModel, Preset, Work};
+use warmpath::sim::{Eviction, Instance, InstanceConfig, KavierModel, Measurement, Preset, Work, fit};
 
 /// Prompt tokens, output tokens, and seconds: Kavier's prefill, the measured one, Kavier's decode, the measured one.
 struct Point {
@@ -53,7 +53,7 @@ fn alone(preset: Preset, prompt_tokens: u32, output_tokens: u32) -> (f64, f64) {
     let config =
         InstanceConfig { block_size, blocks: 4096, sequences_max, eviction: Eviction::Lru, model: preset.step_model() };
     let mut instance = Instance::new(config);
-    instance.submit(Work { id: 0, prompt_tokens, output_tokens, chain: Vec::new() }).unwrap();
+    instance.submit(Work { prompt_tokens, output_tokens, ..Work::default() }).unwrap();
     let (mut progress, mut events, mut now, mut first) = (Vec::new(), Vec::new(), Time::ZERO, None);
     while let Some(end) = instance.begin_step(now) {
         now = end;
@@ -73,6 +73,36 @@ fn the_a10_preset_is_nearer_to_the_measurements_than_kaviers_model() {
     let prefill = mean_error(points.iter().map(|point| (alone(preset, point.prompt_tokens, 1).0, point.measured[0])));
     let decode = mean_error(points.iter().map(|point| (alone(preset, 7, point.output_tokens).1, point.measured[1])));
     assert!(prefill < 0.074 && decode < 0.045, "prefill {prefill:.3}, decode {decode:.3}");
+}
+
+#[test]
+fn kaviers_model_as_a_preset_gives_what_it_published() {
+    let preset = Preset::KavierLlama3_8bA10;
+    for point in points() {
+        let (prefill, _) = alone(preset, point.prompt_tokens, 1);
+        assert!((prefill / point.kavier[0] - 1.0).abs() < 0.012, "{} tokens: {prefill}", point.prompt_tokens);
+        // Of the output's tokens the first comes with the prefill.
+        let (_, decode) = alone(preset, 7, point.output_tokens + 1);
+        assert!((decode / point.kavier[1] - 1.0).abs() < 0.012, "{} outputs: {decode}", point.output_tokens);
+    }
+}
+
+/// Each point is two measurements: a prefill, and a decode after a prompt of 7 tokens.
+#[test]
+fn step_times_fitted_to_the_measurements_are_nearer_than_kaviers_model() {
+    let points = points();
+    let measurements = points.iter().flat_map(|point| {
+        let [prefill, decode] = point.measured;
+        let steps = f64::from(point.output_tokens);
+        let decode_context = steps * (7.0 + steps / 2.0);
+        let decode =
+            Measurement { steps, tokens: steps, pairs: 0.0, decode_context, sequences: steps, seconds: decode };
+        [Measurement::prefill(f64::from(point.prompt_tokens), 0.0, 2048.0, prefill), decode]
+    });
+    let fitted = fit(&measurements.collect::<Vec<_>>(), 2048).unwrap();
+    let kavier =
+        mean_error(points.iter().flat_map(|point| (0..2).map(|kind| (point.kavier[kind], point.measured[kind]))));
+    assert!(fitted.mean_error < 0.8 * kavier, "{kavier:.4}; {}", fitted.to_text());
 }
 
 #[test]

@@ -14,7 +14,8 @@ fn mooncake(name: &str) -> Trace {
 
 /// Eight instances with room for everything, at the recorded pace.
 fn experiment(trace: Trace) -> Experiment {
-    let fleet = Fleet { instances: 8, blocks: 200_000, preset: Preset::default(), eviction: Eviction::default() };
+    let fleet =
+        Fleet { instances: 8, blocks: 200_000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     Experiment { trace, fleet, time_scale: 1.0, limit: None, seed: 0, spread_ties: true }
 }
 
@@ -93,7 +94,8 @@ fn a_small_cache_hits_less() {
 
 #[test]
 fn prompts_that_fit_nowhere_are_refused_and_counted() {
-    let fleet = Fleet { instances: 2, blocks: 100, preset: Preset::default(), eviction: Eviction::default() };
+    let fleet =
+        Fleet { instances: 2, blocks: 100, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     let experiment = Experiment { fleet, limit: Some(500), ..experiment(mooncake("conversation")) };
     let report = run(&experiment, &[PolicyKind::PrefixCost]);
     let outcome = only(&report);

@@ -273,3 +273,110 @@ fn limits_and_impossible_facts_are_errors() {
     };
     assert_eq!(router.learn(orphan, Time::ZERO), Err(LearnError::UnknownInstance { instance: InstanceId(0) }));
 }
+
+fn group_stored(router: &Router, group: u32, needs_blocks: u32, ids: &[u64]) -> Result<(), LearnError> {
+    let blocks: Vec<EngineHash> = ids.iter().copied().map(EngineHash).collect();
+    router.learn(Fact::GroupStored { instance: InstanceId(0), group, needs_blocks, blocks: &blocks }, Time::ZERO)
+}
+
+fn group_removed(router: &Router, group: u32, ids: &[u64]) -> Result<(), LearnError> {
+    let blocks: Vec<EngineHash> = ids.iter().copied().map(EngineHash).collect();
+    router.learn(Fact::GroupRemoved { instance: InstanceId(0), group, blocks: &blocks }, Time::ZERO)
+}
+
+#[test]
+fn a_hit_counts_only_where_every_group_has_what_it_needs() {
+    const PROMPT: [u64; 6] = [1, 2, 3, 4, 5, 6];
+    let router = router(PolicyKind::LongestPrefix, 1);
+    let found = || {
+        let placed = route(&router, &contents(&PROMPT), 6 * 16 + 1, Time::ZERO).unwrap();
+        router.learn(Fact::Abandoned { request: placed.request }, Time::ZERO).unwrap();
+        placed.overlap_tokens / 16
+    };
+    store(&router, 0, &PROMPT);
+    assert_eq!(found(), 6);
+    // A window of two blocks, of which the first prompt's beginning was never kept.
+    group_stored(&router, 1, 2, &[3, 4, 5, 6]).unwrap();
+    assert_eq!(found(), 6);
+    group_removed(&router, 1, &[6]).unwrap();
+    assert_eq!(found(), 5);
+    group_removed(&router, 1, &[4]).unwrap();
+    assert_eq!(found(), 0, "no two in a row are left");
+    // The window's beginning is the prompt's own: one block is all there is of it.
+    group_stored(&router, 1, 2, &[1]).unwrap();
+    assert_eq!(found(), 1);
+    group_stored(&router, 1, 2, &[2, 4, 4]).unwrap();
+    assert_eq!(found(), 5);
+
+    // A recurrent state is there after some blocks only, and attention over the whole prompt needs them all.
+    group_stored(&router, 2, 1, &[2, 4]).unwrap();
+    assert_eq!(found(), 4);
+    group_stored(&router, 3, u32::MAX, &[1, 2, 3]).unwrap();
+    assert_eq!(found(), 2);
+
+    // Copies count, and what is not known is an error.
+    group_removed(&router, 1, &[4]).unwrap();
+    group_stored(&router, 3, u32::MAX, &[4]).unwrap();
+    assert_eq!(found(), 4);
+    assert!(group_stored(&router, 1, 2, &[99]).is_err() && group_removed(&router, 7, &[1]).is_err());
+    router.learn(Fact::Cleared { instance: InstanceId(0) }, Time::ZERO).unwrap();
+    store(&router, 0, &PROMPT);
+    assert_eq!(found(), 0);
+}
+
+#[test]
+fn copies_in_lower_tiers_are_worth_less_and_outlive_the_first() {
+    let router = router(PolicyKind::LongestPrefix, 1);
+    let found = || {
+        let placed = route(&router, &contents(&[1, 2]), 33, Time::ZERO).unwrap();
+        router.learn(Fact::Abandoned { request: placed.request }, Time::ZERO).unwrap();
+        placed.overlap_tokens
+    };
+    store(&router, 0, &[1, 2]);
+    let (instance, blocks) = (InstanceId(0), &[EngineHash(1), EngineHash(2)]);
+    router.learn(Fact::Copied { instance, tier: Tier::Cpu, blocks }, Time::ZERO).unwrap();
+    assert_eq!(found(), 32);
+    router.learn(Fact::Removed { instance, tier: Tier::Gpu, blocks }, Time::ZERO).unwrap();
+    // 0.8 of each block, by default.
+    assert_eq!(found(), 25);
+    router.learn(Fact::Copied { instance, tier: Tier::Storage, blocks: &blocks[..1] }, Time::ZERO).unwrap();
+    router.learn(Fact::Removed { instance, tier: Tier::Cpu, blocks }, Time::ZERO).unwrap();
+    assert_eq!(found(), 4);
+    assert!(router.learn(Fact::Copied { instance, tier: Tier::Cpu, blocks }, Time::ZERO).is_err(), "one is gone");
+}
+
+fn reported(router: &Router, running: u32, waiting: u32, seconds: u64) {
+    let load = warmpath::routing::Reported { running, waiting, cache_usage: 0.5 };
+    let now = Time::ZERO + Duration::from_secs(seconds);
+    router.learn(Fact::Reported { instance: InstanceId(0), load }, now).unwrap();
+}
+
+#[test]
+fn a_report_tells_of_the_requests_of_others_and_never_of_our_own() {
+    let router = router(PolicyKind::LeastLoaded, 2);
+    let load = |seconds: u64| router.instances(Time::ZERO + Duration::from_secs(seconds))[0].load;
+    let own: Vec<RequestId> = (0..4_u64)
+        .map(|id| route(&router, &contents(&[id]), 100, Time::ZERO).unwrap())
+        .filter(|placed| placed.instance == InstanceId(0))
+        .map(|placed| placed.request)
+        .collect();
+    assert_eq!(own.len(), 2);
+    reported(&router, 1, 1, 1);
+    assert_eq!((load(1).foreign_requests, load(1).requests()), (0, 2));
+
+    let wait = load(1).prefill_wait;
+    reported(&router, 3, 2, 1);
+    assert_eq!((load(1).foreign_requests, load(1).requests(), load(1).prefill_requests), (3, 5, 2));
+    assert!(load(1).prefill_wait > wait);
+
+    // Ours end, and what is reported then may be of a moment before.
+    own.iter().for_each(|&request| router.learn(Fact::Abandoned { request }, Time::ZERO).unwrap());
+    reported(&router, 2, 0, 2);
+    assert_eq!(load(2).foreign_requests, 0);
+    reported(&router, 0, 0, 3);
+    reported(&router, 2, 0, 4);
+    assert_eq!((load(4).foreign_requests, load(4).requests()), (2, 2));
+    // Others are not believed to be there for ever.
+    assert_eq!((load(33).foreign_requests, load(34).foreign_requests), (2, 0));
+    assert_eq!(load(34).reported.unwrap().running, 2);
+}

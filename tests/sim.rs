@@ -16,7 +16,7 @@ fn evicting(block_tokens: u32, blocks: u32, eviction: Eviction) -> Instance {
 }
 
 fn work(id: u64, prompt_tokens: u32, output_tokens: u32, chain: impl IntoIterator<Item = u64>) -> Work {
-    Work { id, prompt_tokens, output_tokens, chain: chain.into_iter().map(BlockHash).collect() }
+    Work { id, prompt_tokens, output_tokens, chain: chain.into_iter().map(BlockHash).collect(), ..Work::default() }
 }
 
 /// Steps until there is nothing to do.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use warmpath::trace::stats::{Distribution, Stats};
-use warmpath::trace::{How, Overlay, Trace};
+use warmpath::trace::{How, Overlay, Published, PublishedFile, Trace};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -157,11 +157,48 @@ fn the_page_needs_nothing_else() {
 #[test]
 fn a_file_that_claims_to_be_published_is_compared() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("qwen_thinking_blksz_16.jsonl");
+    let path = folder.path().join("qwen_traceA_blksz_16.jsonl");
     std::fs::copy(data("qwen_bailian/thinking_first_row.jsonl"), &path).unwrap();
-    let stats = Stats::of("x", &mut Trace::open(&path).unwrap().records().unwrap(), &mut |_| {}).unwrap();
-    let stats = stats.compared_with_published(&path).unwrap();
-    let published = stats.published.as_ref().unwrap();
-    assert_eq!((published.sha256_matches, published.rows_match), (Some(false), false));
+    let known = PublishedFile::known();
+    assert_eq!(known.len(), 4);
+    let file = known.iter().find(|known| known.is_called(&path)).unwrap();
+    let stats = published(&path, file);
+    let found = stats.published.as_ref().unwrap();
+    assert_eq!((found.sha256_matches, found.rows_match, found.curve_matches), (Some(false), false, Some(false)));
     assert!(stats.to_text().contains("sha256 DIFFERS"));
+}
+
+fn published(path: &Path, file: &PublishedFile) -> Stats {
+    Stats::of_published(path, file, &mut Trace::open(path).unwrap().records().unwrap(), &mut |_| {}).unwrap()
+}
+
+/// `published_slice.py` computed by the book what is said of this file; every figure must be found, and every one missed.
+#[test]
+fn every_published_figure_can_match_and_can_differ() {
+    let path = data("mooncake/toolagent_arxiv_slice_93rows.jsonl");
+    let text = std::fs::read_to_string(data("mooncake/published_slice.json")).unwrap();
+    let [file]: [PublishedFile; 1] = serde_json::from_str(&text).unwrap();
+    let matches = |file: &PublishedFile| {
+        let found = published(&path, file).published.unwrap();
+        let Published { rows_match, ideal_hit_ratio_matches, lru_hit_ratios_match, .. } = found;
+        let sha256 = found.sha256_matches.unwrap();
+        [sha256, rows_match, ideal_hit_ratio_matches, lru_hit_ratios_match, found.curve_matches.unwrap()]
+    };
+    assert_eq!(matches(&file), [true; 5]);
+    let other = |change: &dyn Fn(&mut PublishedFile)| {
+        let mut other = file.clone();
+        change(&mut other);
+        matches(&other)
+    };
+    assert_eq!(other(&|file| file.sha256.replace_range(..1, "_")), [false, true, true, true, true]);
+    assert_eq!(other(&|file| file.rows += 1), [true, false, true, true, true]);
+    assert_eq!(other(&|file| file.ideal += 0.005), [true, true, false, true, true]);
+    assert_eq!(other(&|file| file.last_half_token_ideal = Some(0.35)), [true, true, false, true, true]);
+    assert_eq!(other(&|file| file.lru[2] -= 0.006), [true, true, true, false, true]);
+    assert_eq!(other(&|file| file.curve[1].1 += 0.011), [true, true, true, true, false]);
+    assert_eq!(other(&|file| file.curve[1].2 += 0.011), [true, true, true, true, false]);
+    assert_eq!(other(&|file| file.curve[1].3 += 0.011), [true, true, true, true, false]);
+    let text = published(&path, &file).to_text();
+    assert!(text.contains("hit ratios by cache size, of the second half's tokens, prefix: real (matches)"), "{text}");
+    assert!(text.contains("0.2095 / 0.2095"), "{text}");
 }

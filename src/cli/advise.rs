@@ -60,6 +60,7 @@ impl Advise {
             instances: vec![self.instances_max],
             blocks: None,
             preset: self.preset,
+            fitted: None,
             eviction: Eviction::default(),
             loads: Loads::TimeScales(vec![1.0]),
             policies,

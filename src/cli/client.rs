@@ -1,10 +1,11 @@
 //! What a client of the routing service does: ask where, send there, say how it went.
 
+use super::events::Events;
 use crate::serve::proto::router_client::RouterClient;
 use crate::serve::proto::{CompleteRequest, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -129,9 +130,9 @@ impl Client {
             .body(Full::new(body))?;
         let response = self.http.request(request).await?;
         ensure!(response.status().is_success(), "it answered {}", response.status());
-        let mut events = Events { body: response.into_body(), buffer: Vec::new(), read: 0 };
+        let mut events = Events::of(response.into_body());
         let (mut first_token, mut cached_tokens) = (None, None);
-        while let Some(chunk) = events.next().await? {
+        while let Some(chunk) = events.next::<Chunk>().await? {
             if first_token.is_none() && !chunk.choices.is_empty() {
                 first_token = Some(Instant::now());
                 let request_id = routed.request_id;
@@ -149,33 +150,4 @@ impl Client {
 /// What the router said, without the transport's wrapping.
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow!("the router refused: {} ({:?})", status.message(), status.code())
-}
-
-/// The server-sent events of a completion.
-struct Events {
-    body: Incoming,
-    buffer: Vec<u8>,
-    /// Bytes of `buffer` that were given out.
-    read: usize,
-}
-
-impl Events {
-    /// The next chunk; `None` at `[DONE]`.
-    async fn next(&mut self) -> Result<Option<Chunk>> {
-        loop {
-            while let Some(length) = self.buffer[self.read..].iter().position(|&byte| byte == b'\n') {
-                let line = &self.buffer[self.read..self.read + length];
-                self.read += length + 1;
-                match line.strip_prefix(b"data: ") {
-                    Some(b"[DONE]") => return Ok(None),
-                    Some(json) => return Ok(Some(serde_json::from_slice(json)?)),
-                    // The blank line between events.
-                    None => {}
-                }
-            }
-            self.buffer.drain(..std::mem::take(&mut self.read));
-            let frame = self.body.frame().await.context("its answer ended early")??;
-            self.buffer.extend(frame.into_data().unwrap_or_default());
-        }
-    }
 }

@@ -38,9 +38,12 @@ impl Config {
     }
 }
 
-/// Reads and checks a file.
+/// Reads and checks a file, under the environment.
 pub(super) fn read(path: &Path) -> Result<config::Config> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    config::Config::parse(&text).with_context(|| format!("{name} is not a valid configuration"))
+    // What is not Unicode can be no setting of ours.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    config::Config::parse_under(&text, environment).with_context(|| format!("{name} is not a valid configuration"))
 }

@@ -1,12 +1,16 @@
 //! `warmpath replay`: a recorded trace through a simulated fleet, under several policies.
 
-use crate::replay::{Experiment, Fleet, Loads, Report, Slo, Study, StudyReport, Workload};
+mod run;
+
+pub(super) use run::{Files, write_file};
+
+use super::trace::Reading;
+use crate::replay::{Fleet, Slo, StudyReport};
 use crate::routing::policy::{PolicyKind, PolicySpec};
-use crate::sim::{Conditions, Eviction, Preset};
-use crate::trace::{TimeUnit, Trace};
+use crate::sim::{Conditions, Eviction, Fit, Measurement, Preset, StepModel, fit};
+use crate::trace::Trace;
 use anyhow::Context;
-use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use run::{run_reports, run_study, write_requests};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +31,7 @@ use std::time::Duration;
 #[command(after_help = examples())]
 pub(super) struct Replay {
     /// Trace files; each is replayed and reported by itself.
-    #[arg(required_unless_present = "compare", value_name = "TRACE")]
+    #[arg(required_unless_present_any = ["compare", "fit"], value_name = "TRACE")]
     traces: Vec<PathBuf>,
 
     /// vLLM instances in the fleet; several sizes are studied one by one.
@@ -51,7 +55,14 @@ pub(super) struct Replay {
     #[arg(long, value_name = "PRESET", default_value_t)]
     preset: Preset,
 
-    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs.
+    /// Fit step times to measurements of one's own and replay with them instead of the preset's; without TRACE, only tell
+    /// them. A CSV file with a row a step (prefill_tokens, prefill_context_tokens, decode_sequences, decode_context_tokens,
+    /// seconds), or with a row a request sent alone, as `warmpath load --in-flight-max 1 --csv FILE` writes.
+    #[arg(long, value_name = "FILE")]
+    fit: Option<PathBuf>,
+
+    /// Which free block an instance evicts first: lru (vLLM), fifo, lfu, gdfs, s3_fifo, workload_aware, flop_aware, or
+    /// clairvoyant (a bound: in hindsight).
     #[arg(long, value_name = "POLICY", default_value_t)]
     eviction: Eviction,
 
@@ -105,9 +116,8 @@ pub(super) struct Replay {
     #[arg(long)]
     keep_ties: bool,
 
-    /// What the traces count time in, if not what their format says.
-    #[arg(long, value_name = "UNIT")]
-    time_unit: Option<Unit>,
+    #[command(flatten)]
+    reading: Reading,
 
     /// Write the report as JSON, too; `-` writes it to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
@@ -121,6 +131,11 @@ pub(super) struct Replay {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
+    /// Write every request that was served as a row, as `load --csv` does, instead of a report. For one trace, fleet size, load
+    /// and policy.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown", "html", "load"])]
+    csv: Option<PathBuf>,
+
     /// Compare two studies written with `--json`, the older one first, instead of replaying.
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with = "traces")]
     compare: Vec<PathBuf>,
@@ -129,14 +144,6 @@ pub(super) struct Replay {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Unit {
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
 }
 
 fn examples() -> String {
@@ -162,7 +169,30 @@ impl Replay {
             let text = read_study(newer)?.compare(&read_study(older)?);
             return write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output");
         }
-        if self.is_study() { run_study(&self) } else { run_reports(&self) }
+        let fit = self.fit()?;
+        if let Some(fit) = &fit {
+            if self.traces.is_empty() {
+                return write!(std::io::stdout().lock(), "{}", fit.to_text())
+                    .context("cannot write to standard output");
+            }
+            eprint!("{}", fit.to_text());
+        }
+        let fitted = fit.map(|fit| fit.model);
+        match &self.csv {
+            Some(file) => write_requests(&self, fitted, file),
+            None if self.is_study() => run_study(&self, fitted),
+            None => run_reports(&self, fitted),
+        }
+    }
+
+    fn fit(&self) -> anyhow::Result<Option<Fit>> {
+        let Some(file) = &self.fit else { return Ok(None) };
+        let step_tokens = self.preset.step_model().prefill.step_tokens;
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let fitted = Measurement::read_csv(&text, step_tokens)
+            .map_err(anyhow::Error::from)
+            .and_then(|measurements| Ok(fit(&measurements, step_tokens)?));
+        fitted.map(Some).with_context(|| format!("cannot fit step times to {}", file.display()))
     }
 
     fn is_study(&self) -> bool {
@@ -176,6 +206,12 @@ impl Replay {
             || self.html.is_some()
     }
 
+    fn fleet(&self, fitted: Option<StepModel>, trace: &Trace) -> Fleet {
+        let fits = self.preset.kv_tokens() / trace.block_size().tokens();
+        let blocks = self.blocks.unwrap_or(fits);
+        Fleet { instances: self.instances[0], blocks, preset: self.preset, fitted, eviction: self.eviction }
+    }
+
     fn conditions(&self) -> Conditions {
         let [index_delay, load_delay] = [self.index_delay, self.load_delay].map(Duration::from_millis);
         Conditions { index_delay, events_lost: self.events_lost, load_delay, routers: self.routers }
@@ -186,106 +222,6 @@ impl Replay {
     }
 
     fn trace(&self, path: &Path) -> anyhow::Result<Trace> {
-        let trace = Trace::open(path)?;
-        Ok(match self.time_unit {
-            None => trace,
-            Some(Unit::S) => trace.with_time_unit(TimeUnit::Seconds),
-            Some(Unit::Ms) => trace.with_time_unit(TimeUnit::Milliseconds),
-        })
+        self.reading.trace(path)
     }
-}
-
-fn run_study(args: &Replay) -> anyhow::Result<()> {
-    let workload = |path: &PathBuf| Ok(Workload::load(&args.trace(path)?, args.limit, !args.keep_ties)?);
-    let study = Study {
-        workloads: args.traces.iter().map(workload).collect::<anyhow::Result<_>>()?,
-        instances: args.instances.clone(),
-        blocks: args.blocks,
-        preset: args.preset,
-        eviction: args.eviction,
-        loads: if args.load.is_empty() {
-            Loads::TimeScales(args.time_scale.clone())
-        } else {
-            Loads::OfCapacity(args.load.clone())
-        },
-        policies: args.policy.clone(),
-        seeds: (args.seed..args.seed + args.seeds.max(1)).collect(),
-        conditions: args.conditions(),
-        slo: args.slo(),
-    };
-    let bar = ProgressBar::new(0).with_style(study_style());
-    let report = study.run(&|requests, total| {
-        bar.set_length(total);
-        bar.inc(requests);
-    });
-    bar.finish_and_clear();
-    let report = report?;
-    let json = || serde_json::to_string_pretty(&report).context("cannot write the study as JSON");
-    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-    let text = if to_stdout { json()? + "\n" } else { report.to_markdown() };
-    write!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")?;
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-    };
-    if let Some(file) = args.json.as_ref().filter(|_| !to_stdout) {
-        write(file, json()? + "\n")?;
-    }
-    if let Some(file) = &args.markdown {
-        write(file, report.to_markdown())?;
-    }
-    if let Some(file) = &args.html {
-        write(file, report.to_html())?;
-    }
-    Ok(())
-}
-
-fn run_reports(args: &Replay) -> anyhow::Result<()> {
-    let mut reports = Vec::with_capacity(args.traces.len());
-    for path in &args.traces {
-        reports.push(replay(args, args.trace(path)?)?);
-    }
-    let to_stdout = args.json.as_ref().is_some_and(|file| file.as_os_str() == "-");
-    let mut out = std::io::stdout().lock();
-    if !to_stdout {
-        let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
-        write!(out, "{}", texts.join("\n")).context("cannot write the table to standard output")?;
-    }
-    if let Some(file) = &args.json {
-        let mut json = serde_json::to_string_pretty(&reports).context("cannot write the report as JSON")?;
-        json.push('\n');
-        if to_stdout {
-            out.write_all(json.as_bytes()).context("cannot write the report to standard output")?;
-        } else {
-            std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-    }
-    Ok(())
-}
-
-fn replay(args: &Replay, trace: Trace) -> anyhow::Result<Report> {
-    let blocks = args.blocks.unwrap_or_else(|| args.preset.kv_tokens() / trace.block_size().tokens());
-    let fleet = Fleet { instances: args.instances[0], blocks, preset: args.preset, eviction: args.eviction };
-    let experiment = Experiment {
-        trace,
-        fleet,
-        time_scale: args.time_scale[0],
-        limit: args.limit,
-        seed: args.seed,
-        spread_ties: !args.keep_ties,
-    };
-    let bar = ProgressBar::new_spinner().with_style(style());
-    bar.set_message(experiment.trace.path().display().to_string());
-    let report = experiment.run(&args.policy, &|requests| bar.inc(requests));
-    bar.finish_and_clear();
-    Ok(report?)
-}
-
-fn study_style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} requests replayed  {elapsed}, {eta} to go")
-        .expect("the template is well-formed")
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}  {human_pos} requests replayed  {per_sec}  {elapsed}")
-        .expect("the template is well-formed")
 }

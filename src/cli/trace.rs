@@ -3,11 +3,13 @@
 mod anonymize;
 mod input;
 mod output;
+mod progress;
 mod stats;
 mod synth;
 mod transform;
 
 use clap::Subcommand;
+pub(super) use input::Reading;
 
 /// Characterise recorded traces, and make new ones.
 ///

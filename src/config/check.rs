@@ -2,10 +2,11 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Tokenizer};
+use super::{Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Server, Tokenizer, Watch};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
-use crate::routing::{self, InstanceId};
+use crate::routing::{self, InstanceId, TierWeights};
+use crate::trace::RecorderConfig;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -22,8 +23,10 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let routing = check.routing(raw.routing);
     let instances = check.instances(raw.instances);
     let tokenizers = check.tokenizers(raw.tokenizers, &instances);
+    let recorder = raw.recorder.map(|recorder| check.recorder(recorder));
+    let watch = check.watch(raw.watch);
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances, tokenizers })
+        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -53,11 +56,19 @@ impl Check {
     fn http(&mut self, raw: raw::Http) -> Http {
         let default = Http::default();
         let retries_max = self.leaf("http.retries_max", raw.retries_max, "write a whole number; 0 is never");
+        let unlimited = "write a whole number of seconds; 0 is no limit";
+        let head_seconds_max = self.leaf("http.head_seconds_max", raw.head_seconds_max, unlimited);
+        let idle_seconds_max = self.leaf("http.idle_seconds_max", raw.idle_seconds_max, unlimited);
+        let tokenize_max = self.at_least_one("http.tokenize_milliseconds_max", raw.tokenize_milliseconds_max);
+        let limit = |seconds: Option<u64>| seconds.filter(|&seconds| seconds > 0).map(Duration::from_secs);
         Http {
             body_bytes_max: self
                 .at_least_one("http.body_bytes_max", raw.body_bytes_max)
                 .unwrap_or(default.body_bytes_max),
             retries_max: retries_max.unwrap_or(default.retries_max),
+            head_max: limit(head_seconds_max),
+            idle_max: limit(idle_seconds_max),
+            tokenize_max: tokenize_max.map_or(default.tokenize_max, Duration::from_millis),
         }
     }
 
@@ -67,6 +78,49 @@ impl Check {
         Health {
             interval: seconds.map_or(default.interval, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds))),
             failures_max: self.at_least_one("health.failures_max", raw.failures_max).unwrap_or(default.failures_max),
+        }
+    }
+
+    fn watch(&mut self, raw: raw::Watch) -> Watch {
+        let default = Watch::default();
+        let discover = self.leaf("watch.discover_kv_events", raw.discover_kv_events, "write true or false");
+        let intervals = default.load.expect("load is watched by default");
+        let busy =
+            self.leaf("watch.load_interval_busy_ms", raw.load_interval_busy_ms, "write milliseconds; 0 is never");
+        let busy = busy.map_or(intervals.busy, Duration::from_millis);
+        let idle = self
+            .at_least_one("watch.load_interval_idle_ms", raw.load_interval_idle_ms)
+            .map_or(intervals.idle.max(busy), Duration::from_millis);
+        if idle < busy {
+            let what = format!("{} ms is less than load_interval_busy_ms", idle.as_millis());
+            self.problem("watch.load_interval_idle_ms", what, "look at idle instances no more often than at busy ones");
+        }
+        Watch {
+            discover_kv_events: discover.unwrap_or(default.discover_kv_events),
+            load: (busy > Duration::ZERO).then_some(LoadIntervals { busy, idle }),
+        }
+    }
+
+    fn tier_weights(&mut self, raw: raw::TierWeights) -> TierWeights {
+        const ADVICE: &str =
+            "write what a cached block there spares of a computed one, from 0 to 1, no more in a lower tier";
+        let mut most = 1.0;
+        let mut weight = |check: &mut Check, tier: &str, raw, default| {
+            let path = format!("routing.tier_weights.{tier}");
+            let weight: f64 = check.leaf(&path, raw, ADVICE).unwrap_or(default);
+            if !(0.0..=1.0).contains(&weight) {
+                check.problem(&path, format!("{weight} is not from 0 to 1"), ADVICE);
+            } else if weight > most {
+                check.problem(&path, format!("{weight} is more than the tier above has"), ADVICE);
+            }
+            most = weight;
+            weight
+        };
+        let default = TierWeights::default();
+        TierWeights {
+            gpu: weight(self, "gpu", raw.gpu, default.gpu),
+            cpu: weight(self, "cpu", raw.cpu, default.cpu),
+            storage: weight(self, "storage", raw.storage, default.storage),
         }
     }
 
@@ -89,6 +143,25 @@ impl Check {
             index_bytes_max: self
                 .at_least_one("routing.index_bytes_max", raw.index_bytes_max)
                 .unwrap_or(default.index_bytes_max),
+            approximate_blocks_max: self
+                .at_least_one("routing.approximate_blocks_max", raw.approximate_blocks_max)
+                .unwrap_or(default.approximate_blocks_max),
+            tier_weights: self.tier_weights(raw.tier_weights),
+            ..default
+        }
+    }
+
+    fn recorder(&mut self, raw: raw::Recorder) -> RecorderConfig {
+        let default =
+            RecorderConfig::new(self.text("recorder.folder", raw.folder, "write a folder that exists").into());
+        RecorderConfig {
+            file_bytes_max: self
+                .at_least_one("recorder.file_bytes_max", raw.file_bytes_max)
+                .unwrap_or(default.file_bytes_max),
+            files_max: self.at_least_one("recorder.files_max", raw.files_max).unwrap_or(default.files_max),
+            memory_bytes_max: self
+                .at_least_one("recorder.memory_bytes_max", raw.memory_bytes_max)
+                .unwrap_or(default.memory_bytes_max),
             ..default
         }
     }
@@ -101,7 +174,7 @@ impl Check {
             let what = format!("there are {}, and a router knows {} at most", raw.len(), InstanceId::LIMIT);
             self.problem("instances", what, "split the fleet between several routers");
         }
-        let (mut names, mut urls) = (HashMap::new(), HashMap::new());
+        let (mut names, mut urls, mut listened) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut checked = Vec::with_capacity(raw.len());
         for (at, instance) in raw.into_iter().enumerate() {
             let path = format!("instances[{at}]");
@@ -109,6 +182,9 @@ impl Check {
             if let Some(first) = ranks.first() {
                 self.unique(&format!("{path}.name"), first.section(), &mut names);
                 self.unique(&format!("{path}.url"), &first.url, &mut urls);
+                if let Some(events) = first.kv_events.as_ref().filter(|events| events.listens) {
+                    self.unique(&format!("{path}.kv_events.listen"), &events.endpoint.to_string(), &mut listened);
+                }
             }
             checked.append(&mut ranks);
         }
@@ -186,13 +262,31 @@ impl Check {
         let replay = self
             .leaf(&replay_path, raw.replay_endpoint, ENDPOINT)
             .and_then(|endpoint| self.endpoint(&replay_path, &endpoint));
-        let path = format!("{path}.endpoint");
-        let endpoint = self.text(&path, raw.endpoint, ENDPOINT);
+        if let (Some(_), Some(_)) = (&raw.endpoint, &raw.listen) {
+            self.problem(&format!("{path}.listen"), "is there beside endpoint", "keep the one that applies");
+            return None;
+        }
+        let listens = raw.listen.is_some();
+        let (path, raw, advice) = match raw.listen {
+            Some(listen) => (format!("{path}.listen"), Some(listen), LISTEN_ENDPOINT),
+            None => (format!("{path}.endpoint"), raw.endpoint, ENDPOINT),
+        };
+        let endpoint = self.text(&path, raw, advice);
         if endpoint.is_empty() {
             return None;
         }
-        let endpoint = self.endpoint(&path, &endpoint)?;
-        Some(KvEvents { endpoint, replay, topic })
+        let endpoint = if listens { self.listened(&path, &endpoint) } else { self.endpoint(&path, &endpoint) }?;
+        Some(KvEvents { endpoint, listens, replay, topic })
+    }
+
+    /// An address of this machine, for instances to connect to.
+    fn listened(&mut self, path: &str, endpoint: &str) -> Option<Endpoint> {
+        let read = host_and_port(endpoint, "tcp://").filter(|(host, _)| host.parse::<IpAddr>().is_ok());
+        let Some((host, port)) = read else {
+            self.problem(path, format!("{endpoint:?} is not an address to listen on"), LISTEN_ENDPOINT);
+            return None;
+        };
+        Some(Endpoint { host, port })
     }
 
     fn endpoint(&mut self, path: &str, endpoint: &str) -> Option<Endpoint> {
@@ -285,6 +379,7 @@ impl Check {
 const URL: &str = "write http://host:port, without a path, or grpc://host:port for vllm serve --grpc";
 const INFERENCE_URL: &str = "write grpc://host:port, with the Rust frontend's --grpc-port";
 const ENDPOINT: &str = "write tcp://host:port as seen from here, where vLLM was told tcp://*:port";
+const LISTEN_ENDPOINT: &str = "write tcp://address:port, a port for each instance, such as \"tcp://0.0.0.0:5601\"";
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
 
 const RANKS: &str = "write how many ranks the instance has; rank r publishes on its events' port + r";
@@ -300,6 +395,7 @@ fn expand(instance: &Instance, ranks: u32) -> Option<Vec<Instance>> {
             let kv_events = match &instance.kv_events {
                 Some(events) => Some(KvEvents {
                     endpoint: after(&events.endpoint, rank)?,
+                    listens: events.listens,
                     replay: match &events.replay {
                         Some(replay) => Some(after(replay, rank)?),
                         None => None,

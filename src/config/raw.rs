@@ -13,6 +13,33 @@ pub(super) struct Config {
     pub routing: Routing,
     pub instances: Vec<Instance>,
     pub tokenizers: Vec<Tokenizer>,
+    pub recorder: Option<Recorder>,
+    pub watch: Watch,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Recorder {
+    pub folder: Option<Leaf<String>>,
+    pub file_bytes_max: Option<Leaf<u64>>,
+    pub files_max: Option<Leaf<usize>>,
+    pub memory_bytes_max: Option<Leaf<usize>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Watch {
+    pub discover_kv_events: Option<Leaf<bool>>,
+    pub load_interval_busy_ms: Option<Leaf<u64>>,
+    pub load_interval_idle_ms: Option<Leaf<u64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TierWeights {
+    pub gpu: Option<Leaf<f64>>,
+    pub cpu: Option<Leaf<f64>>,
+    pub storage: Option<Leaf<f64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +62,9 @@ pub(super) struct Server {
 pub(super) struct Http {
     pub body_bytes_max: Option<Leaf<usize>>,
     pub retries_max: Option<Leaf<u32>>,
+    pub head_seconds_max: Option<Leaf<u64>>,
+    pub idle_seconds_max: Option<Leaf<u64>>,
+    pub tokenize_milliseconds_max: Option<Leaf<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +83,8 @@ pub(super) struct Routing {
     pub lease_seconds: Option<Leaf<u64>>,
     pub max_in_flight: Option<Leaf<usize>>,
     pub index_bytes_max: Option<Leaf<usize>>,
+    pub approximate_blocks_max: Option<Leaf<usize>>,
+    pub tier_weights: TierWeights,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,6 +102,7 @@ pub(super) struct Instance {
 #[serde(default)]
 pub(super) struct KvEvents {
     pub endpoint: Option<Leaf<String>>,
+    pub listen: Option<Leaf<String>>,
     pub replay_endpoint: Option<Leaf<String>>,
     pub topic: Option<Leaf<String>>,
 }

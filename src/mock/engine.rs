@@ -186,9 +186,11 @@ impl Engine {
         let sequence = &job.sequence;
         let work = Work {
             id,
+            at: self.now(),
             prompt_tokens: sequence.prompt_tokens,
             output_tokens: sequence.output().len() as u32,
             chain: sequence.chain.clone(),
+            ..Work::default()
         };
         match self.instance.submit(work) {
             Ok(()) => {

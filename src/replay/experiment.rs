@@ -5,7 +5,7 @@ use super::report::Report;
 use super::workload::Workload;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
-use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused};
+use crate::sim::{Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset, Refused, Served, StepModel};
 use crate::trace::{Trace, TraceError};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,22 @@ pub struct Fleet {
     pub blocks: u32,
     /// What they run, on what.
     pub preset: Preset,
+    /// Step times instead of the preset's.
+    pub fitted: Option<StepModel>,
     /// How they evict.
     pub eviction: Eviction,
+}
+
+impl Fleet {
+    pub(super) fn step_model(&self) -> StepModel {
+        self.fitted.unwrap_or_else(|| self.preset.step_model())
+    }
+
+    /// The preset's name, and whether its step times are another's.
+    pub(super) fn preset_name(&self) -> String {
+        let fitted = if self.fitted.is_some() { " (fitted)" } else { "" };
+        format!("{}{fitted}", self.preset.name())
+    }
 }
 
 /// What is to be replayed, and how.
@@ -104,9 +118,22 @@ impl Experiment {
 }
 
 impl Setup {
+    /// Refuses numbers that no fleet can have.
+    pub fn check(&self) -> Result<(), ReplayError> {
+        check(&self.fleet, self.time_scale)
+    }
+
     /// Replays the workload; `progress` is told of every request.
     pub fn replay(&self, workload: &Workload, progress: &dyn Fn(u64)) -> Outcome {
+        self.replay_each(workload, progress, &mut |_| {})
+    }
+
+    /// The same, telling of every request that was served, in order of their ends.
+    pub fn replay_each(&self, workload: &Workload, progress: &dyn Fn(u64), each: &mut dyn FnMut(&Served)) -> Outcome {
         let mut cluster = Cluster::new(self.cluster(workload));
+        if self.fleet.eviction == Eviction::Clairvoyant {
+            cluster.foresee(workload.arrivals(self.time_scale, self.seed));
+        }
         let mut tallied = Tallied::new(self.slo);
         let block_size = workload.block_size();
         for arrival in workload.arrivals(self.time_scale, self.seed) {
@@ -115,18 +142,22 @@ impl Setup {
                 Err(Refused::TooLarge(_)) => tallied.too_large += 1,
                 Err(Refused::Route(error)) => unreachable!("a fleet of ready instances takes any prompt: {error}"),
             }
-            tallied.add(&cluster.take_served(), block_size);
+            let served = cluster.take_served();
+            served.iter().for_each(&mut *each);
+            tallied.add(&served, block_size);
             progress(1);
         }
         cluster.drain();
-        tallied.add(&cluster.take_served(), block_size);
+        let served = cluster.take_served();
+        served.iter().for_each(each);
+        tallied.add(&served, block_size);
         tallied.outcome(&self.policy, &self.fleet.preset.gpus(), &cluster.instance_stats())
     }
 
     fn cluster(&self, workload: &Workload) -> ClusterConfig {
         let block_size = workload.block_size();
-        let Fleet { instances, blocks, preset, eviction } = self.fleet;
-        let model = preset.step_model();
+        let Fleet { instances, blocks, preset, eviction, .. } = self.fleet;
+        let model = self.fleet.step_model();
         let sequences_max = preset.sequences_max();
         let instance = InstanceConfig { block_size, blocks, sequences_max, eviction, model };
         let PolicySpec { kind: policy, tuning } = self.policy;

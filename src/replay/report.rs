@@ -47,7 +47,7 @@ pub struct FleetSummary {
     /// KV blocks in each.
     pub blocks: u32,
     /// What they run, on what.
-    pub preset: &'static str,
+    pub preset: String,
     /// What the time between requests was multiplied by.
     pub time_scale: f64,
     /// Whether requests of one timestamp were spread out.
@@ -96,7 +96,7 @@ impl Ideal {
 impl Report {
     pub(super) fn new(experiment: &Experiment, trace: TraceSummary, ideal: Ideal, outcomes: Vec<Outcome>) -> Self {
         let Experiment { fleet, time_scale, seed, spread_ties, .. } = *experiment;
-        let preset = fleet.preset.name();
+        let preset = fleet.preset_name();
         let (instances, blocks) = (fleet.instances, fleet.blocks);
         let fleet = FleetSummary { instances, blocks, preset, time_scale, spread_ties, seed };
         Report { trace, fleet, ideal, outcomes }

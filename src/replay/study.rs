@@ -3,15 +3,17 @@
 //! Load is given as a multiple of the recorded pace or as a share of measured capacity: the pace at which
 //! [`CAPACITY_POLICY`] still answers nine requests in ten within the service level, found by bisection.
 
+mod finding;
 mod html;
 mod text;
+
+pub use finding::{Cell, Figure, Scenario, Standing, StudyReport, Versus};
 
 use super::experiment::{Fleet, ReplayError, Setup, check, in_parallel};
 use super::outcome::{Outcome, Slo};
 use super::workload::Workload;
 use crate::routing::policy::{PolicyKind, PolicySpec};
-use crate::sim::{Conditions, Eviction, Preset};
-use serde::{Deserialize, Serialize};
+use crate::sim::{Conditions, Eviction, Preset, StepModel};
 
 /// What is to be replayed.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Study {
     pub blocks: Option<u32>,
     /// What the instances run, on what.
     pub preset: Preset,
+    /// Step times instead of the preset's.
+    pub fitted: Option<StepModel>,
     /// How they evict.
     pub eviction: Eviction,
     /// How fast requests come.
@@ -55,104 +59,6 @@ pub(super) const GOODPUT: f64 = 0.9;
 const HALVINGS: u32 = 5;
 /// Doublings to find a bracket: far beyond any fleet.
 const DOUBLINGS_MAX: u32 = 14;
-
-/// What a study found. Nothing in it depends on when or where it ran.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StudyReport {
-    /// One for each trace, fleet size and load.
-    pub scenarios: Vec<Scenario>,
-    /// One for each policy, in the order asked for.
-    pub standings: Vec<Standing>,
-}
-
-/// One trace through one fleet at one load.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scenario {
-    /// The trace file, without its folder.
-    pub trace: String,
-    /// Requests in it.
-    pub requests: u64,
-    /// How many instances.
-    pub instances: u16,
-    /// KV blocks in each.
-    pub blocks: u32,
-    /// What they run, on what.
-    pub preset: String,
-    /// How they evict.
-    pub eviction: String,
-    /// The load, as a share of measured capacity, if that was asked for.
-    pub load: Option<f64>,
-    /// What the time between requests was multiplied by.
-    pub time_scale: f64,
-    /// Mean requests a second.
-    pub requests_per_second: f64,
-    /// Token hit ratio of an infinite cache shared by all.
-    pub ideal_token_hit_ratio: f64,
-    /// Token hit ratio of one LRU cache as large as all instances' together.
-    pub pooled_token_hit_ratio: f64,
-    /// One for each policy, in the order asked for.
-    pub cells: Vec<Cell>,
-}
-
-/// One policy in one scenario. Times in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
-    /// The policy, with what was tuned of it.
-    pub policy: String,
-    /// Mean time to first token.
-    pub ttft_mean: Figure,
-    /// Its median.
-    pub ttft_p50: Figure,
-    /// Its 90th percentile.
-    pub ttft_p90: Figure,
-    /// Its 99th percentile.
-    pub ttft_p99: Figure,
-    /// Mean time a token after the first.
-    pub tpot_mean: Figure,
-    /// Mean time to the last token.
-    pub end_to_end_mean: Figure,
-    /// Prompt tokens from the cache.
-    pub token_hit_ratio: Figure,
-    /// Share of requests answered in time.
-    pub goodput: Figure,
-    /// Most requests an instance had, over the mean.
-    pub requests_max_over_mean: Figure,
-    /// Most time in steps an instance had, over the mean.
-    pub busy_max_over_mean: Figure,
-}
-
-/// A mean over seeds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    /// The mean.
-    pub mean: f64,
-    /// The standard deviation between seeds; zero for one seed.
-    pub deviation: f64,
-}
-
-/// How a policy fared over all scenarios.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
-    /// The policy.
-    pub policy: String,
-    /// Mean time to first token, over that of the best peer in the scenario.
-    pub ttft_mean: Versus,
-    /// The same for the 90th percentile.
-    pub ttft_p90: Versus,
-    /// The same for the mean time to the last token.
-    pub end_to_end_mean: Versus,
-    /// The lowest share of the pooled cache's hit ratio in any scenario; `None` where nothing can be hit.
-    pub pooled_share_min: Option<f64>,
-}
-
-/// A ratio to the best peer, over scenarios. A peer is any policy that is not ours; without one, everybody is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Versus {
-    /// Geometric mean over scenarios.
-    pub geometric_mean: f64,
-    /// The largest.
-    pub worst: f64,
-}
 
 /// One scenario to be run.
 struct Plan<'a> {
@@ -192,6 +98,7 @@ impl Study {
                     instances,
                     blocks: self.blocks.unwrap_or(fits),
                     preset: self.preset,
+                    fitted: self.fitted,
                     eviction: self.eviction,
                 };
                 check(&fleet, 1.0)?;
@@ -249,19 +156,23 @@ impl Study {
 
     fn scenario(&self, plan: &Plan<'_>, outcomes: &[Outcome]) -> Scenario {
         let Plan { workload, fleet, load, time_scale } = *plan;
+        let blocks = u64::from(fleet.blocks) * u64::from(fleet.instances);
+        let pooled = |eviction| workload.pooled_token_hit_ratio(blocks, eviction);
         Scenario {
             trace: workload.trace.file.clone(),
+            prefix: workload.trace.prefix.to_string(),
+            measured: false,
             requests: workload.requests(),
             instances: fleet.instances,
             blocks: fleet.blocks,
-            preset: fleet.preset.name().to_owned(),
+            preset: fleet.preset_name(),
             eviction: fleet.eviction.name().to_owned(),
             load,
             time_scale,
             requests_per_second: workload.requests_per_second() / time_scale,
             ideal_token_hit_ratio: workload.ideal.token_hit_ratio,
-            pooled_token_hit_ratio: workload
-                .pooled_token_hit_ratio(u64::from(fleet.blocks) * u64::from(fleet.instances)),
+            pooled_token_hit_ratio: pooled(Eviction::Lru),
+            clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
             cells: outcomes.chunks(self.seeds.len().max(1)).map(Cell::of).collect(),
         }
     }
@@ -290,46 +201,5 @@ impl Study {
             }
         };
         if scenarios.is_empty() { Vec::new() } else { (0..self.policies.len()).map(standing).collect() }
-    }
-}
-
-impl Versus {
-    fn of(ratios: impl Iterator<Item = f64>) -> Self {
-        let (mut logarithms, mut count, mut worst) = (0.0, 0.0, 0.0_f64);
-        for ratio in ratios {
-            logarithms += ratio.ln();
-            count += 1.0;
-            worst = worst.max(ratio);
-        }
-        Versus { geometric_mean: (logarithms / count).exp(), worst }
-    }
-}
-
-impl Cell {
-    /// Of the same replay under several seeds, at least one.
-    fn of(outcomes: &[Outcome]) -> Self {
-        let figure = |of: fn(&Outcome) -> f64| Figure::of(&outcomes.iter().map(of).collect::<Vec<_>>());
-        Cell {
-            policy: outcomes[0].policy.clone(),
-            ttft_mean: figure(|outcome| outcome.ttft_seconds.mean),
-            ttft_p50: figure(|outcome| outcome.ttft_seconds.p50),
-            ttft_p90: figure(|outcome| outcome.ttft_seconds.p90),
-            ttft_p99: figure(|outcome| outcome.ttft_seconds.p99),
-            tpot_mean: figure(|outcome| outcome.tpot_seconds.mean),
-            end_to_end_mean: figure(|outcome| outcome.end_to_end_seconds.mean),
-            token_hit_ratio: figure(|outcome| outcome.token_hit_ratio),
-            goodput: figure(|outcome| outcome.goodput),
-            requests_max_over_mean: figure(|outcome| outcome.requests_balance.max_over_mean),
-            busy_max_over_mean: figure(|outcome| outcome.busy_balance.max_over_mean),
-        }
-    }
-}
-
-impl Figure {
-    fn of(values: &[f64]) -> Self {
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Figure { mean, deviation: (squares / (count - 1.0).max(1.0)).sqrt() }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::experiment::ReplayError;
 use super::report::{Ideal, TraceSummary};
-use crate::routing::block::{BlockSize, ContentHash};
+use crate::routing::block::{BlockHash, BlockSize, ContentHash};
 use crate::routing::policy::Dice;
 use crate::routing::{SessionKey, Time};
-use crate::sim::Arrival;
-use crate::trace::{InfiniteCache, Record, Trace};
-use std::collections::{BTreeSet, HashMap};
+use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache};
+use crate::trace::{InfiniteCache, Kind, Record, Trace};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A trace, read.
@@ -19,7 +20,6 @@ pub struct Workload {
     contents: Vec<ContentHash>,
     /// The same blocks with everything before them, numbered by first appearance.
     ids: Vec<u32>,
-    distinct: u32,
     spread_ties: bool,
     /// What was read.
     pub trace: TraceSummary,
@@ -36,6 +36,7 @@ struct Item {
     first: usize,
     blocks: u32,
     session: SessionKey,
+    category: Category,
 }
 
 impl Workload {
@@ -46,7 +47,7 @@ impl Workload {
         let mut records = trace.records()?;
         let mut cache = InfiniteCache::new(block_size);
         let mut numbers = Numbers::default();
-        let mut sessions = SessionFinder::default();
+        let (mut sessions, mut categories) = (SessionFinder::default(), Categories::default());
         let (mut items, mut contents, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         while limit.is_none_or(|limit| (items.len() as u64) < limit)
             && let Some(record) = records.next()
@@ -57,13 +58,15 @@ impl Workload {
             let first = contents.len();
             contents.extend_from_slice(blocks);
             numbers.extend(blocks, &mut ids);
+            let (blocks, place) = (blocks.len() as u32, sessions.find(&record, &ids[first..]));
             items.push(Item {
                 at: record.at,
                 prompt_tokens: record.prompt_tokens,
                 output_tokens: record.output_tokens,
                 first,
-                blocks: blocks.len() as u32,
-                session: sessions.find(&ids[first..]),
+                blocks,
+                session: place.session,
+                category: categories.of(record.kind, record.turn.unwrap_or(place.turn)),
             });
         }
         let Some(last) = items.last() else {
@@ -71,7 +74,7 @@ impl Workload {
         };
         let trace = TraceSummary::new(trace, items.len() as u64, last.at, records.tally());
         let ideal = Ideal::new(&cache);
-        Ok(Workload { block_size, items, contents, ids, distinct: numbers.next, spread_ties, trace, ideal })
+        Ok(Workload { block_size, items, contents, ids, spread_ties, trace, ideal })
     }
 
     /// Tokens a block.
@@ -100,34 +103,40 @@ impl Workload {
             output_tokens: item.output_tokens,
             contents: self.contents[item.first..][..item.blocks as usize].to_vec(),
             session: Some(item.session),
+            category: item.category,
         })
     }
 
-    /// The token hit ratio of one LRU cache of so many blocks, shared by all, asked in order of arrival.
-    pub fn pooled_token_hit_ratio(&self, blocks: u64) -> f64 {
-        let mut order = BTreeSet::new();
-        let mut keys: Vec<Option<(usize, u32)>> = vec![None; self.distinct as usize];
+    /// The token hit ratio of one cache of so many blocks, shared by all, asked in order of arrival. With
+    /// [`Eviction::Clairvoyant`], the best that any placement and eviction could do in a fleet of that size.
+    pub fn pooled_token_hit_ratio(&self, blocks: u64, eviction: Eviction) -> f64 {
+        let mut cache = PooledCache::new(u32::try_from(blocks).unwrap_or(u32::MAX - 1), eviction);
+        let chain = |item: &Item| -> Vec<BlockHash> {
+            self.ids[item.first..][..item.blocks as usize].iter().map(|id| BlockHash(u64::from(*id))).collect()
+        };
+        if eviction == Eviction::Clairvoyant {
+            let mut future = Foresight::default();
+            for (turn, item) in (0..).zip(&self.items) {
+                future.add(Time::from_nanos(turn), chain(item));
+            }
+            cache.foresee(Arc::new(future));
+        }
         let (mut hit_tokens, mut tokens) = (0, 0);
-        for (turn, item) in self.items.iter().enumerate() {
-            let ids = &self.ids[item.first..][..item.blocks as usize];
+        for (item, at) in self.items.iter().zip(self.asked(eviction)) {
             let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
-            let hit = ids.iter().take(reusable).take_while(|id| keys[**id as usize].is_some()).count() as u64;
-            hit_tokens += hit * u64::from(self.block_size.tokens());
+            let hits = cache.ask(at, item.category, &chain(item), reusable) as u64;
+            hit_tokens += hits * u64::from(self.block_size.tokens());
             tokens += u64::from(item.prompt_tokens);
-            for (position, &id) in ids.iter().enumerate() {
-                // The tail of a prompt goes before its head.
-                let key = (turn, u32::MAX - position as u32);
-                if let Some(old) = keys[id as usize].replace(key) {
-                    order.remove(&(old, id));
-                }
-                order.insert((key, id));
-            }
-            while order.len() as u64 > blocks {
-                let Some((_, id)) = order.pop_first() else { break };
-                keys[id as usize] = None;
-            }
         }
         hit_tokens as f64 / (tokens as f64).max(1.0)
+    }
+
+    /// When the requests ask a pooled cache: by the clock, but for foresight, which must tell apart those of one time.
+    fn asked(&self, eviction: Eviction) -> Vec<Time> {
+        match eviction {
+            Eviction::Clairvoyant => (0..self.requests()).map(Time::from_nanos).collect(),
+            _ => self.times(0).into_iter().map(|at| Time::from_secs_f64(at.as_secs_f64())).collect(),
+        }
     }
 
     fn times(&self, seed: u64) -> Vec<Duration> {
@@ -176,25 +185,65 @@ impl Numbers {
     }
 }
 
-/// Finds sessions where a trace names none: a prompt that goes on after the whole of an earlier prompt, to its last full
-/// block and at least two of them, continues that one's session.
+/// Finds each request's session: as its format says, by parent or by name; where it says nothing, a prompt that goes on
+/// after the whole of an earlier prompt, to its last full block and at least two of them, continues that one's session.
 #[derive(Default)]
 struct SessionFinder {
     /// By the number of a prompt's last full block.
-    ends: HashMap<u32, SessionKey>,
+    ends: HashMap<u32, Place>,
+    chats: HashMap<u64, Place>,
+    named: HashMap<u64, Place>,
     next: u64,
 }
 
+/// A request's session, and which turn of it it is, from 1.
+#[derive(Clone, Copy)]
+struct Place {
+    session: SessionKey,
+    turn: u32,
+}
+
 impl SessionFinder {
-    fn find(&mut self, ids: &[u32]) -> SessionKey {
-        let known = ids.iter().skip(1).rev().find_map(|id| self.ends.get(id).copied());
-        let session = known.unwrap_or_else(|| {
-            self.next += 1;
-            SessionKey(self.next)
-        });
-        if let [_, .., last] = ids {
-            self.ends.insert(*last, session);
+    fn find(&mut self, record: &Record, ids: &[u32]) -> Place {
+        let says = record.chat.is_some() || record.parent.is_some() || record.session.is_some();
+        let before = if says {
+            let parent = record.parent.and_then(|parent| self.chats.get(&parent));
+            parent.or_else(|| record.session.and_then(|session| self.named.get(&session)))
+        } else {
+            ids.iter().skip(1).rev().find_map(|id| self.ends.get(id))
+        };
+        let place = match before {
+            Some(before) => Place { turn: before.turn.saturating_add(1), ..*before },
+            None => {
+                self.next += 1;
+                Place { session: SessionKey(self.next), turn: 1 }
+            }
+        };
+        if let Some(chat) = record.chat {
+            self.chats.insert(chat, place);
         }
-        session
+        if let Some(session) = record.session {
+            self.named.insert(session, place);
+        }
+        if let [_, .., last] = ids {
+            self.ends.insert(*last, place);
+        }
+        place
+    }
+}
+
+/// Numbers for kinds and turns of requests.
+#[derive(Default)]
+struct Categories {
+    known: HashMap<(Option<Kind>, u32), Category>,
+}
+
+impl Categories {
+    /// Later turns are alike: the chance of another hardly changes after this one.
+    const TURN_MAX: u32 = 8;
+
+    fn of(&mut self, kind: Option<Kind>, turn: u32) -> Category {
+        let next = Category(self.known.len() as u32);
+        *self.known.entry((kind, turn.min(Self::TURN_MAX))).or_insert(next)
     }
 }

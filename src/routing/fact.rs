@@ -133,12 +133,43 @@ pub enum Fact<'a> {
         /// What is in them.
         content: Content<'a>,
     },
+    /// An instance stored one more copy of each of these blocks, which it holds already, whatever they hold: an offloading
+    /// cache names its blocks and says no more.
+    Copied {
+        /// Which.
+        instance: InstanceId,
+        /// Where the copies are.
+        tier: Tier,
+        /// The engine's names of the blocks.
+        blocks: &'a [EngineHash],
+    },
     /// An instance evicted one copy of each of these blocks.
     Removed {
         /// Which.
         instance: InstanceId,
         /// Where it had kept them.
         tier: Tier,
+        /// The engine's names of the blocks.
+        blocks: &'a [EngineHash],
+    },
+    /// An instance stored one more copy of each of these blocks in another cache group than the one that [`Stored`](Self::Stored)
+    /// is about, which has been told of them.
+    GroupStored {
+        /// Which.
+        instance: InstanceId,
+        /// The group's number there.
+        group: u32,
+        /// So many blocks before its end must be in this group for a hit to count; all of them, if it is that long.
+        needs_blocks: u32,
+        /// The engine's names of the blocks.
+        blocks: &'a [EngineHash],
+    },
+    /// An instance evicted one copy of each of these blocks from such a group.
+    GroupRemoved {
+        /// Which.
+        instance: InstanceId,
+        /// The group's number there.
+        group: u32,
         /// The engine's names of the blocks.
         blocks: &'a [EngineHash],
     },
@@ -153,6 +184,20 @@ pub enum Fact<'a> {
         instance: InstanceId,
         /// What it said.
         load: Reported,
+    },
+    /// An instance said how many blocks its cache has: what it is believed to hold without events is bounded by that.
+    Sized {
+        /// Which.
+        instance: InstanceId,
+        /// In blocks of the router's size.
+        blocks: usize,
+    },
+    /// The instance said how many tokens of a routed request's prompt came from its cache; to be told before the end.
+    Delivered {
+        /// Which.
+        request: RequestId,
+        /// Prompt tokens from the cache.
+        cached_tokens: u32,
     },
     /// A routed request produced its first token: its prefill is done.
     FirstToken {

@@ -16,6 +16,7 @@ pub use load::{Load, Reported};
 
 use super::decision::RequestId;
 use super::fact::{Availability, InstanceId, Knowledge};
+use super::index::Use;
 use super::policy::Candidate;
 use super::prefill::PrefillModel;
 use super::request::SessionKey;
@@ -57,6 +58,18 @@ struct Reservation {
     decoding: bool,
     booked_at: Time,
     footprint: Option<Footprint>,
+    overlap_tokens: u32,
+    use_before: Option<Use>,
+}
+
+/// What was believed of the cache when a request was placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Believed {
+    pub instance: InstanceId,
+    pub overlap_tokens: u32,
+    /// The use, before this one, of the deepest block that was believed to be there; of instances without events only.
+    pub use_before: Option<Use>,
+    pub booked_at: Time,
 }
 
 /// One instance, as it stands.
@@ -78,7 +91,7 @@ pub struct InstanceState {
 pub(super) struct Booking {
     pub instance: InstanceId,
     pub prompt_tokens: u32,
-    pub uncached_tokens: u32,
+    pub overlap_tokens: u32,
     pub footprint: Footprint,
     pub session: Option<SessionKey>,
 }
@@ -141,8 +154,21 @@ impl Fleet {
     }
 
     /// `false` when there is no such instance.
-    pub fn report(&mut self, instance: InstanceId, reported: Reported) -> bool {
-        self.members.get_mut(&instance).map(|member| member.book.report(reported)).is_some()
+    pub fn report(&mut self, now: Time, instance: InstanceId, reported: Reported) -> bool {
+        self.members.get_mut(&instance).map(|member| member.book.report(now, reported)).is_some()
+    }
+
+    /// What was believed when the request was placed; `None` when it is not in flight.
+    pub fn believed(&self, request: RequestId) -> Option<Believed> {
+        let &Reservation { instance, overlap_tokens, use_before, booked_at, .. } = self.reservations.get(&request)?;
+        Some(Believed { instance, overlap_tokens, use_before, booked_at })
+    }
+
+    /// When the deepest block that a request is believed to find was used before.
+    pub fn remember_use(&mut self, request: RequestId, before: Use) {
+        if let Some(reservation) = self.reservations.get_mut(&request) {
+            reservation.use_before = Some(before);
+        }
     }
 
     /// An instance evicted some blocks.
@@ -150,6 +176,11 @@ impl Fleet {
         if let Some(member) = self.members.get_mut(&instance) {
             member.book.evicted(now, blocks);
         }
+    }
+
+    /// Requests placed at an instance and not ended.
+    pub fn requests_at(&self, instance: InstanceId) -> u32 {
+        self.members.get(&instance).map_or(0, |member| member.book.own_requests())
     }
 
     /// Where the session's last request went.
@@ -161,6 +192,10 @@ impl Fleet {
         self.members.get(&instance).map(|member| Arc::clone(&member.model))
     }
 
+    pub fn serves(&self, model: &str) -> bool {
+        self.members.values().any(|member| *member.model == *model)
+    }
+
     /// Requests placed so far.
     pub fn placed(&self) -> u64 {
         self.placed
@@ -169,6 +204,11 @@ impl Fleet {
     /// Requests placed and not ended.
     pub fn in_flight(&self) -> usize {
         self.reservations.len()
+    }
+
+    /// When a request in flight was placed.
+    pub fn booked_at(&self, request: RequestId) -> Option<Time> {
+        self.reservations.get(&request).map(|reservation| reservation.booked_at)
     }
 
     pub fn arrivals_per_second(&self, now: Time) -> f64 {
@@ -219,15 +259,24 @@ impl Fleet {
         let request = RequestId(self.placed);
         self.placed += 1;
         self.arrivals.add(now, 1.0);
-        let Booking { instance, prompt_tokens, uncached_tokens, footprint, session } = booking;
+        let Booking { instance, prompt_tokens, overlap_tokens, footprint, session } = booking;
         if let Some(session) = session {
             self.sessions.settle(session, instance);
         }
         let footprint = self.prefixes.add(instance, &footprint).then_some(footprint);
         let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
-        let estimate = prefill.prefill(prompt_tokens, prompt_tokens - uncached_tokens);
-        member.book.queue(now, Prefill { request, tokens: uncached_tokens, prompt_tokens, estimate });
-        let reservation = Reservation { instance, prompt_tokens, decoding: false, booked_at: now, footprint };
+        let estimate = prefill.prefill(prompt_tokens, overlap_tokens);
+        let tokens = prompt_tokens - overlap_tokens;
+        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate });
+        let reservation = Reservation {
+            instance,
+            prompt_tokens,
+            decoding: false,
+            booked_at: now,
+            footprint,
+            overlap_tokens,
+            use_before: None,
+        };
         self.reservations.insert(request, reservation);
         request
     }

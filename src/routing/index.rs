@@ -8,7 +8,8 @@ mod exact;
 mod overlaps;
 mod reference;
 
-pub use approximate::ApproximateIndex;
+pub use approximate::{ApproximateIndex, Use};
+pub(super) use exact::Chain;
 pub use exact::{ExactIndex, IndexStats, SnapshotError};
 pub use overlaps::Overlaps;
 pub use reference::ReferenceIndex;
@@ -42,14 +43,14 @@ pub enum IndexError {
         /// How many blocks were left out.
         blocks: usize,
     },
-    /// Some blocks to be removed were not there; the others were removed.
-    #[error("{instance} removed {unknown} of {blocks} blocks that it does not hold")]
+    /// Some blocks to be removed, or copied, were not there; the others were.
+    #[error("{unknown} of {blocks} blocks that {instance} removed or copied are not known there")]
     UnknownBlocks {
         /// Which instance.
         instance: InstanceId,
         /// How many were not there.
         unknown: usize,
-        /// How many were to be removed.
+        /// How many were named.
         blocks: usize,
     },
     /// Content and names do not match in number.

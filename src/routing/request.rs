@@ -1,6 +1,6 @@
 //! What the router is asked: a prompt, and what else decides where it may go.
 
-use super::block::{ContentHash, Namespace};
+use super::block::{BlockHash, ContentHash, Namespace};
 use twox_hash::XxHash3_64;
 
 /// A request to be placed. Borrowed from whoever parsed it: nothing is copied on the way to a decision.
@@ -25,6 +25,9 @@ impl SessionKey {
     }
 }
 
+/// Before the first block of every guessed prompt: a chain that begins with it meets none of tokens.
+const GUESSED: ContentHash = ContentHash(0x6775_6573_7365_6421);
+
 /// A prompt, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub enum Prompt<'a> {
@@ -37,6 +40,14 @@ pub enum Prompt<'a> {
         /// Prompt length, the partial last block included.
         tokens: u32,
     },
+    /// A prompt whose tokens are not known, as far as its bytes tell which prompts begin alike. What follows from it is never
+    /// more than approximate, and is kept apart from what is known of tokens.
+    Guessed {
+        /// Stand-ins for the content of its blocks, in order: of so many bytes as a block of tokens usually has.
+        contents: &'a [ContentHash],
+        /// Prompt length, estimated.
+        tokens: u32,
+    },
 }
 
 impl Prompt<'_> {
@@ -44,7 +55,19 @@ impl Prompt<'_> {
     pub fn tokens(&self) -> Option<u32> {
         match self {
             Prompt::Tokens(tokens) => u32::try_from(tokens.len()).ok(),
-            Prompt::Blocks { tokens, .. } => Some(*tokens),
+            Prompt::Blocks { tokens, .. } | Prompt::Guessed { tokens, .. } => Some(*tokens),
         }
+    }
+
+    /// Where its chain of blocks starts, in a namespace that starts at `root`.
+    pub(super) fn root(&self, root: BlockHash) -> BlockHash {
+        match self {
+            Prompt::Tokens(_) | Prompt::Blocks { .. } => root,
+            Prompt::Guessed { .. } => root.child(GUESSED),
+        }
+    }
+
+    pub(super) fn is_guessed(&self) -> bool {
+        matches!(self, Prompt::Guessed { .. })
     }
 }

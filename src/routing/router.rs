@@ -9,8 +9,9 @@ use super::decision::{Decision, Explanation, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
+use super::groups::Groups;
 use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
-use super::policy::{Candidate, Dice, Policy, PolicyKind, Tuning, View};
+use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
 use super::prefill::PrefillModel;
 use super::request::Request;
 use super::tiers::TierWeights;
@@ -62,12 +63,20 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The policy with its tuning.
+    pub fn policy_spec(&self) -> PolicySpec {
+        PolicySpec { kind: self.policy, tuning: self.tuning }
+    }
+}
+
 /// Decides where requests go.
 pub struct Router {
     config: Config,
     policy: Box<dyn Policy>,
     index: ExactIndex,
     approximate: ApproximateIndex,
+    groups: Groups,
     fleet: Mutex<Fleet>,
 }
 
@@ -96,7 +105,8 @@ impl Router {
     pub fn new(config: Config) -> Self {
         let index = ExactIndex::new(config.block_size, config.index_bytes_max);
         let approximate = ApproximateIndex::new(config.block_size, config.approximate_blocks_max);
-        Router { config, policy: config.policy.build(&config.tuning), index, approximate, fleet: Mutex::default() }
+        let policy = config.policy.build(&config.tuning);
+        Router { config, policy, index, approximate, groups: Groups::default(), fleet: Mutex::default() }
     }
 
     /// What it was made with.
@@ -179,22 +189,43 @@ impl Router {
             }
             Fact::Left { instance } => {
                 known(instance, self.fleet.lock().leave(instance))?;
-                self.approximate.forget(instance);
+                self.approximate.leave(instance);
+                self.groups.leave(instance);
                 Ok(self.index.leave(instance)?)
             }
             Fact::Stored { instance, tier, parent, blocks, content } => {
                 let attach = self.attach(instance, parent)?;
                 Ok(self.index.store(instance, tier, attach, blocks, content)?)
             }
+            Fact::Copied { instance, tier, blocks } => Ok(self.index.copy(instance, tier, blocks)?),
             Fact::Removed { instance, tier, blocks } => {
                 self.fleet.lock().evicted(now, instance, blocks.len());
                 Ok(self.index.remove(instance, tier, blocks)?)
             }
+            Fact::GroupStored { instance, group, needs_blocks, blocks } => {
+                known(instance, self.fleet.lock().knowledge_of(instance).is_some())?;
+                Ok(self.groups.stored(&self.index, instance, group, needs_blocks, blocks)?)
+            }
+            Fact::GroupRemoved { instance, group, blocks } => Ok(self.groups.removed(instance, group, blocks)?),
             Fact::Cleared { instance } => {
                 self.approximate.forget(instance);
+                self.groups.clear(instance);
                 Ok(self.index.clear(instance)?)
             }
-            Fact::Reported { instance, load } => known(instance, self.fleet.lock().report(instance, load)),
+            Fact::Reported { instance, load } => known(instance, self.fleet.lock().report(now, instance, load)),
+            Fact::Sized { instance, blocks } => {
+                known(instance, self.fleet.lock().knowledge_of(instance).is_some())?;
+                Ok(self.approximate.set_size(&self.index, instance, blocks)?)
+            }
+            Fact::Delivered { request, cached_tokens } => {
+                let believed = self.fleet.lock().believed(request).ok_or(LearnError::UnknownRequest { request })?;
+                match believed.use_before {
+                    Some(before) if cached_tokens < believed.overlap_tokens => {
+                        Ok(self.approximate.evicted(&self.index, believed.instance, before, believed.booked_at)?)
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            }
             Fact::FirstToken { request } => in_flight(request, self.fleet.lock().first_token(now, request)),
             Fact::Finished { request, output_tokens } => {
                 in_flight(request, self.fleet.lock().finish(now, request, output_tokens))
@@ -212,14 +243,34 @@ impl Router {
         self.fleet.lock().states(now)
     }
 
+    /// Whether an instance of the fleet serves this model, ready or not.
+    pub fn serves(&self, model: &str) -> bool {
+        self.fleet.lock().serves(model)
+    }
+
+    /// Requests placed at an instance and not ended.
+    pub fn requests_at(&self, instance: InstanceId) -> u32 {
+        self.fleet.lock().requests_at(instance)
+    }
+
     /// Requests placed and not ended.
     pub fn in_flight(&self) -> usize {
         self.fleet.lock().in_flight()
     }
 
+    /// When a request in flight was placed; `None` once it ended.
+    pub fn booked_at(&self, request: RequestId) -> Option<Time> {
+        self.fleet.lock().booked_at(request)
+    }
+
     /// How much the index holds.
     pub fn index_stats(&self) -> IndexStats {
         self.index.stats()
+    }
+
+    /// Blocks that an instance is believed to hold at most, where it publishes no events.
+    pub fn approximate_blocks_max(&self, instance: InstanceId) -> usize {
+        self.approximate.blocks_max(instance)
     }
 
     /// Blocks that the index believes an instance to hold.
@@ -240,16 +291,21 @@ impl Router {
             let booking = Booking {
                 instance: chosen.instance,
                 prompt_tokens,
-                uncached_tokens: prompt_tokens - chosen.overlap_tokens,
+                overlap_tokens: chosen.overlap_tokens,
                 footprint,
                 session: request.session,
             };
-            let approximate = fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+            // Of bytes no instance publishes anything.
+            let approximate =
+                request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
             let booked = fleet.book(now, booking, &self.config.prefill);
             drop(fleet);
             if approximate {
                 // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
-                let _ = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt);
+                let sent = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt, now);
+                if let Ok(Some(before)) = sent {
+                    self.fleet.lock().remember_use(booked, before);
+                }
             }
             Decision {
                 request: booked,
@@ -277,9 +333,11 @@ impl Router {
             None => return Err(RouteError::PromptTooLong),
         };
         let Scratch { overlaps, candidates, reach } = scratch;
-        let root = self.root(&request.namespace);
+        let root = request.prompt.root(self.root(&request.namespace));
         self.index.find(&request.prompt, root, overlaps);
-        let footprint = Footprint::of(&request.prompt, root, self.config.block_size);
+        let block_size = self.config.block_size;
+        self.groups.shorten(overlaps, &request.prompt, root, block_size);
+        let footprint = Footprint::of(&mut overlaps.chain(&request.prompt, block_size), block_size);
 
         let fleet = self.fleet.lock();
         if fleet.in_flight() >= self.config.requests_max {
@@ -293,6 +351,11 @@ impl Router {
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
         let ready = candidates.len();
         candidates.retain(|candidate| may(candidate.instance));
+        if request.prompt.is_guessed() {
+            for candidate in candidates.iter_mut() {
+                candidate.knowledge = candidate.knowledge.max(Knowledge::Approximate);
+            }
+        }
         if candidates.is_empty() {
             return Err(no_candidate(NoCandidate::NoneReady { instances: ready }, model));
         }

@@ -1,16 +1,19 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::{Core, RegisterError};
-use super::ingress::{admin, grpc, http, vllm};
+use super::ingress::{admin, grpc, http, observed, vllm};
+use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
+use super::recorder::{RecorderError, Recording};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
-use super::upstream::Upstream;
-use super::watch::{health, kv_events};
-use crate::config::Config;
-use crate::routing::InstanceId;
+use super::upstream::{Limits, Upstream};
+use super::watch::{health, kv_events, load};
+use crate::config::{Config, Http, Instance, Protocol};
+use crate::routing::{InstanceId, Knowledge};
 use axum::serve::ListenerExt;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -63,6 +66,9 @@ pub enum AppError {
     /// A configured tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Requests are to be recorded, and cannot be.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -74,8 +80,9 @@ pub enum AppError {
 impl App {
     /// Binds the configured addresses and makes the router. Nothing is accepted before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<App, AppError> {
-        let core = Arc::new(Core::new(&config)?);
-        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers)?);
+        let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
+        let core = Arc::new(Core::new(&config, recording)?);
+        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
@@ -114,6 +121,7 @@ impl App {
             block_size = config.routing.block_size.tokens(),
             "serving"
         );
+        tell_of_tokenizers(&config);
         let mut tasks = Tasks::default();
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -124,7 +132,9 @@ impl App {
 
         let service =
             RouterServer::new(grpc::Service::new(Arc::clone(&core))).max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
-        let upstream = Upstream::new(Arc::clone(&core), config.http.retries_max);
+        let Http { retries_max, head_max, idle_max, .. } = config.http;
+        let limits = Limits { retries_max, head: head_max, idle: idle_max };
+        let upstream = Upstream::new(Arc::clone(&core), limits);
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
             upstream: Arc::clone(&upstream),
@@ -143,6 +153,7 @@ impl App {
             );
         tasks.spawn("grpc", server);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
+        let routes = observed::layer(routes, Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.
             let _ = stream.set_nodelay(true);
@@ -153,6 +164,7 @@ impl App {
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("admin", async move { admin.await });
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
+        tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         watch(&config, &core, &upstream, &mut tasks, &stop);
 
         let failed = tokio::select! {
@@ -161,6 +173,8 @@ impl App {
         };
         drain(&core, &health).await;
         let stopped = tasks.stop(DRAIN_MAX).await;
+        let recorded = tokio::task::spawn_blocking(move || core.recording().finish()).await;
+        recorded.expect("the recorder does not panic");
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -172,6 +186,18 @@ impl App {
             }
             stopped => Ok(stopped?),
         }
+    }
+}
+
+/// vLLM hands out its tokenizer over gRPC at best, so one that is missing is for the operator to provide.
+fn tell_of_tokenizers(config: &Config) {
+    let models: BTreeSet<&str> = config.instances.iter().map(|instance| instance.model.as_str()).collect();
+    for model in models.into_iter().filter(|model| config.tokenizers.iter().all(|one| one.model != *model)) {
+        tracing::info!(
+            model,
+            "no tokenizer: its texts and chats are placed by their bytes, and overlaps are not known; \
+             configure [[tokenizers]] with the folder that holds its tokenizer.json"
+        );
     }
 }
 
@@ -191,23 +217,57 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// One subscriber for each instance that publishes cache events, and one who looks whether it is there.
+/// One subscriber for each instance that publishes cache events, one who looks whether it is there, and one for each URL of
+/// the OpenAI API who looks how loaded the instances there are.
 fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mut Tasks, stop: &CancellationToken) {
+    // The ranks behind one URL stand one after another.
+    let mut by_url: Vec<(&str, Vec<InstanceId>)> = Vec::new();
     for (position, instance) in config.instances.iter().enumerate() {
         let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
         if let Some(interval) = config.health.interval {
             let task = health::watch(Arc::clone(core), Arc::clone(upstream), id, interval, stop.clone());
             tasks.spawn(format!("health {}", instance.name), task);
         }
-        if let Some(source) = &instance.kv_events {
-            let feed = kv_events::Feed::new(Arc::clone(core), id);
-            let task = kv_events::subscribe(feed, source.clone(), kv_events::Limits::default(), stop.clone());
+        if let Some((source, joined)) = event_source(config, instance, core, upstream, id) {
+            let feed = kv_events::Feed::new(Arc::clone(core), id, joined);
+            let task = kv_events::subscribe(feed, source, kv_events::Limits::default(), stop.clone());
             tasks.spawn(format!("kv_events {}", instance.name), task);
+        }
+        if instance.address(Protocol::OpenAi).is_none() {
+            continue;
+        }
+        match by_url.last_mut() {
+            Some((url, ids)) if *url == instance.url => ids.push(id),
+            Some(_) | None => by_url.push((&instance.url, vec![id])),
+        }
+    }
+    if let Some(intervals) = config.watch.load {
+        for (url, ids) in by_url {
+            let task = load::watch(Arc::clone(core), Arc::clone(upstream), ids, intervals, stop.clone());
+            tasks.spawn(format!("load {url}"), task);
         }
     }
 }
 
-/// Tells the router that time passes, so that leases run out, and keeps the metrics' memory bounded.
+/// Where an instance's cache events come from, if from anywhere, and what is known of its cache until they do.
+fn event_source(
+    config: &Config,
+    instance: &Instance,
+    core: &Arc<Core>,
+    upstream: &Arc<Upstream>,
+    id: InstanceId,
+) -> Option<(kv_events::Source, Knowledge)> {
+    match &instance.kv_events {
+        Some(source) => Some((kv_events::Source::Configured(source.clone()), Knowledge::Degraded)),
+        None if config.watch.discover_kv_events && instance.address(Protocol::OpenAi).is_some() => {
+            let (upstream, core) = (Arc::clone(upstream), Arc::clone(core));
+            Some((kv_events::Source::Asked { upstream, core, instance: id }, Knowledge::Approximate))
+        }
+        None => None,
+    }
+}
+
+/// Tells the router that time passes, so that leases run out.
 async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
     // A lease is overrun by a tenth, or by a second, at most.
     let lease = core.router().config().lease;
@@ -215,7 +275,16 @@ async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infal
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
         core.time_passed();
-        core.metrics().upkeep();
+    }
+    Ok(())
+}
+
+/// Ends a step of the journal's history again and again.
+async fn keep_journal(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
+    let mut ticks = tokio::time::interval(journal::STEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
+        core.step();
     }
     Ok(())
 }

@@ -2,14 +2,18 @@
 
 use super::clock::Clock;
 use super::health::{Check, Health};
+use super::journal::Journal;
 use super::members::{JoinError, Member, Members};
-use super::telemetry::labels::{LearnProblem, Outcome};
-use super::telemetry::metrics::{Metrics, Routed};
+use super::recorder::Recording;
+use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
+use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::{self, Config, Protocol};
 use crate::routing::{
-    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Request, RouteError, Router, Time,
+    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported, Request,
+    RouteError, Router, Time,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// One router, shared by everything that serves it.
 pub struct Core {
@@ -19,6 +23,9 @@ pub struct Core {
     health: config::Health,
     metrics: Metrics,
     draining: AtomicBool,
+    recording: Recording,
+    journal: Journal,
+    settings: Vec<(String, String)>,
 }
 
 /// Why an instance could not be taken into the fleet.
@@ -34,14 +41,17 @@ pub enum RegisterError {
 
 impl Core {
     /// A router that knows the configured instances, in the order of their ids.
-    pub(super) fn new(config: &Config) -> Result<Self, RegisterError> {
+    pub(super) fn new(config: &Config, recording: Recording) -> Result<Self, RegisterError> {
         let core = Core {
             router: Router::new(config.routing),
             clock: Clock::start(),
             members: Members::new(),
             health: config.health,
-            metrics: Metrics::new([]),
+            metrics: Metrics::new([], &config.routing),
             draining: AtomicBool::new(false),
+            recording,
+            journal: Journal::new(),
+            settings: config.settings(),
         };
         for instance in &config.instances {
             core.join(instance)?;
@@ -88,12 +98,14 @@ impl Core {
         let seconds = self.clock.now().since(began).as_secs_f64();
         match &decided {
             Ok(decision) => {
+                self.recording.placed(request, decision, began);
                 let routed = Routed {
                     prompt_tokens: decision.prompt_tokens,
                     overlap_tokens: decision.overlap_tokens,
                     best_overlap_tokens: decision.best_overlap_tokens,
                 };
                 self.metrics.decided(Outcome::Routed, Some(&routed), seconds);
+                self.journal.decided(began, decision, is_known(&request.prompt));
             }
             Err(error) => self.metrics.decided(error.into(), None, seconds),
         }
@@ -102,11 +114,38 @@ impl Core {
 
     /// Takes in a fact now, and counts what did not fit.
     pub fn learn(&self, fact: Fact<'_>) -> Result<(), LearnError> {
-        let learned = self.router.learn(fact, self.clock.now());
+        let now = self.clock.now();
+        self.recording.learnt(&fact, now);
+        let stage = Progress::of(&fact);
+        // Looked up first: the end of a request takes its booking with it.
+        let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
+        let learned = self.router.learn(fact, now);
+        if let (Ok(()), Some((request, progress)), Some(booked)) = (&learned, stage, booked) {
+            let seconds = now.since(booked).as_secs_f64();
+            self.metrics.progressed(progress, seconds);
+            self.journal.progressed(request, progress, seconds);
+        }
         if let Err(error) = &learned {
             self.metrics.learn_error(LearnProblem::from(error));
         }
         learned
+    }
+
+    /// An instance says how loaded it is.
+    pub(super) fn reported(&self, instance: InstanceId, load: Reported) {
+        let metrics = self.metrics.instance(instance.index());
+        metrics.load_reads.of(LoadRead::Read).increment(1);
+        metrics.load_reported.of(ReportedState::Running).set(load.running.into());
+        metrics.load_reported.of(ReportedState::Waiting).set(load.waiting.into());
+        metrics.load_cache_usage.set(load.cache_usage);
+        if let Err(error) = self.learn(Fact::Reported { instance, load }) {
+            tracing::debug!(instance = self.member(instance).name, %error, "it left just now");
+        }
+    }
+
+    /// Whether an instance has requests of ours.
+    pub(super) fn has_work(&self, instance: InstanceId) -> bool {
+        self.router.requests_at(instance) > 0
     }
 
     /// The ready instance with least to do that speaks the OpenAI API, of those that serve `model` where one is given;
@@ -131,6 +170,11 @@ impl Core {
         let free = states.iter().filter(|state| state.availability == Availability::Ready && may(state.instance));
         let least = free.min_by_key(|state| (state.load.order(), state.instance));
         least.map(|state| state.instance).ok_or_else(|| RouteError::NoneReady { model: unnamed(), instances })
+    }
+
+    /// Whether an instance is configured to serve this model.
+    pub(super) fn serves(&self, model: &str) -> bool {
+        self.router.serves(model)
     }
 
     /// The model of the fleet, where every instance that speaks the OpenAI API serves the same one.
@@ -164,6 +208,7 @@ impl Core {
             self.change_health(instance, Health::passed);
         }
         self.learn(Fact::TimePassed).expect("time can always pass");
+        self.recording.look();
     }
 
     fn change_health(&self, instance: InstanceId, change: impl FnOnce(&mut Health, Time)) {
@@ -208,16 +253,42 @@ impl Core {
         self.router.instances(self.clock.now())
     }
 
+    /// What happened lately.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Ends a step of the journal's history.
+    pub(super) fn step(&self) {
+        self.journal.step(self.clock.now(), self.metrics.read(self.router.in_flight()));
+    }
+
+    /// The configuration in force, line by line.
+    pub(super) fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// Time since it was made.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// How long ago an instance last said how loaded it is.
+    pub fn load_age(&self, state: &InstanceState) -> Option<Duration> {
+        state.load.reported_at.map(|at| self.clock.now().since(at))
+    }
+
     /// Every metric, in Prometheus's text format.
     pub fn render_metrics(&self) -> String {
-        let index = self.router.index_stats();
-        self.metrics.totals(self.router.in_flight(), index.blocks, index.entries);
+        self.metrics.totals(self.router.in_flight(), &self.router.index_stats());
         for state in self.instances() {
             let metrics = self.metrics.instance(state.instance.index());
-            metrics.knowledge.only(state.knowledge.into());
-            metrics.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
-            metrics.cached_blocks.set(self.router.cached_blocks(state.instance) as f64);
+            metrics.totals(&state, self.router.cached_blocks(state.instance));
+            metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
+            metrics.load_foreign.set(state.load.foreign_requests.into());
+            metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }
+        self.recording.totals(&self.metrics);
         self.metrics.render()
     }
 
@@ -230,6 +301,11 @@ impl Core {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// What is recorded, if anything.
+    pub(super) fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -237,5 +313,13 @@ impl Core {
     pub(super) fn set_connected(&self, instance: InstanceId, connected: bool) {
         self.member(instance).set_connected(connected);
         self.metrics.instance(instance.index()).connected.set(if connected { 1.0 } else { 0.0 });
+    }
+}
+
+/// Whether a prompt's content can be looked up, and not only its length.
+fn is_known(prompt: &Prompt<'_>) -> bool {
+    match prompt {
+        Prompt::Tokens(_) => true,
+        Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => !contents.is_empty(),
     }
 }

@@ -3,5 +3,7 @@
 pub(super) mod admin;
 pub(super) mod grpc;
 pub(super) mod http;
+pub(super) mod observed;
 mod status;
+mod ui;
 pub(super) mod vllm;

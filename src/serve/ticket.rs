@@ -32,6 +32,11 @@ impl Ticket {
         }
     }
 
+    /// The instance said how many prompt tokens came from its cache.
+    pub fn delivered(&self, cached_tokens: u32) {
+        self.tell(Fact::Delivered { request: self.request, cached_tokens });
+    }
+
     /// The request ended well.
     pub fn finish(mut self, output_tokens: u32) {
         self.stage = Stage::Ended;

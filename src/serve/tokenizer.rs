@@ -4,25 +4,31 @@
 //! Hugging Face's hub. Tokenizing happens off the async threads and has a deadline, past which the request goes by load; what
 //! was begun is finished for the cache's sake. The engine tokenizes for itself: a difference costs a misrouted request.
 //!
-//! Absent on purpose: fetching anything, `/v1/responses` and `/v1/messages` (their rendering is the server's own),
-//! images, templates that ask for the date.
+//! Absent on purpose: images and whatever else is more than text, conversations that only an instance remembers
+//! (`previous_response_id`), the models that vLLM renders in code of its own (gpt-oss and the like).
 
+mod chat;
+mod conversation;
+mod date;
+mod form;
 mod segments;
 mod template;
+mod texts;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;
+use axum::http::Method;
+use chat::{Unknown, get};
+use minijinja::Value;
 use segments::Segments;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use template::{Template, TemplateError};
+pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
 
-/// A request waits no longer than this for its tokens: a prefill that a cache spares is rarely shorter.
-const WITHIN: Duration = Duration::from_millis(100);
 /// Requests that are tokenized at once, those past their deadline included; further ones go by load.
 const AT_ONCE: usize = 32;
 
@@ -30,10 +36,11 @@ const AT_ONCE: usize = 32;
 pub(super) struct Tokenizers {
     by_model: HashMap<String, Arc<Tokenizer>>,
     at_once: Arc<Semaphore>,
+    within: Duration,
 }
 
-/// One model's tokenizer and chat template.
-pub(super) struct Tokenizer {
+/// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
+pub struct Tokenizer {
     segments: Segments,
     template: Option<Template>,
 }
@@ -78,17 +85,25 @@ pub enum TokenizerError {
 /// Why a prompt has no tokens here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Untokenized {
-    /// There is no tokenizer for it, or it is a prompt of a kind that is not tokenized here.
+    /// There is no tokenizer for it.
+    NoTokenizer,
+    /// It is a prompt of a kind that is not tokenized here.
     Unsupported,
+    /// It holds more than text.
+    MoreThanText,
     /// It was not done in time, or too many others were being done.
     Late,
 }
 
 impl Tokenizers {
-    /// Loads each model's.
-    pub fn load(configured: &[crate::config::Tokenizer]) -> Result<Self, TokenizerError> {
+    /// Loads each model's. No request waits for its tokens longer than `within`.
+    pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
-        Ok(Tokenizers { by_model: loaded.collect::<Result<_, _>>()?, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Tokenizers {
+            by_model: loaded.collect::<Result<_, _>>()?,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            within,
+        })
     }
 
     /// The token ids of a text, with the special tokens that its model wants.
@@ -99,7 +114,7 @@ impl Tokenizers {
 
     /// The token ids of a body's prompt.
     pub async fn tokens(&self, model: &str, api: Api, body: &Bytes) -> Result<Vec<u32>, Untokenized> {
-        let tokenizer = Arc::clone(self.by_model.get(model).ok_or(Untokenized::Unsupported)?);
+        let tokenizer = Arc::clone(self.by_model.get(model).ok_or(Untokenized::NoTokenizer)?);
         let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|_| Untokenized::Late)?;
         let body = body.clone();
         let work = tokio::task::spawn_blocking(move || {
@@ -107,22 +122,29 @@ impl Tokenizers {
             drop(permit);
             tokens
         });
-        match tokio::time::timeout(WITHIN, work).await {
+        match tokio::time::timeout(self.within, work).await {
             // A panic of the tokenizer is one request's loss.
-            Ok(tokens) => tokens.ok().flatten().ok_or(Untokenized::Unsupported),
+            Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
+                Unknown::MoreThanText => Untokenized::MoreThanText,
+                Unknown::Other => Untokenized::Unsupported,
+            }),
+            Ok(Err(_)) => Err(Untokenized::Unsupported),
             Err(_) => Err(Untokenized::Late),
         }
     }
 }
 
 impl Tokenizer {
-    fn load(folder: &Path) -> Result<Self, TokenizerError> {
+    /// From a folder as on Hugging Face's hub.
+    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let segments = Segments::new(&read(&path)?).map_err(|reason| TokenizerError::Tokenizer { path, reason })?;
         let path = folder.join("tokenizer_config.json");
-        let config: Value = match read(&path) {
+        let config = match read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| TokenizerError::Config { path, source })?,
-            Err(TokenizerError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(TokenizerError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                serde_json::Value::Null
+            }
             Err(error) => return Err(error),
         };
         let source = match read(&folder.join("chat_template.jinja")) {
@@ -137,26 +159,92 @@ impl Tokenizer {
         Ok(Tokenizer { segments, template })
     }
 
+    /// The token ids of the prompt in a body posted to `path` of the OpenAI API; `None` where they cannot be known here.
+    pub fn prompt_tokens(&self, path: &str, body: &[u8]) -> Option<Vec<u32>> {
+        self.tokens(Api::of(&Method::POST, path), body).ok()
+    }
+
     /// As vLLM does: a completion's text gets the model's special tokens, a chat is what its template says.
-    fn tokens(&self, api: Api, body: &[u8]) -> Option<Vec<u32>> {
-        let body: Value = serde_json::from_slice(body).ok()?;
-        let special = |default| body.get("add_special_tokens").map_or(Some(default), Value::as_bool);
-        match api {
-            Api::Completions | Api::Embeddings => {
-                let field = api.prompt_field()?;
-                let text = match body.get(field)? {
-                    Value::String(text) => text,
-                    Value::Array(batch) => batch.first()?.as_str()?,
-                    _ => return None,
-                };
-                self.segments.encode(text, special(true)?)
-            }
-            Api::Chat => self.segments.encode(&self.template.as_ref()?.render(&body)?, special(false)?),
-            Api::Responses | Api::Messages | Api::Generate | Api::Tokenize | Api::Models | Api::Other => None,
+    fn tokens(&self, api: Api, body: &[u8]) -> Result<Vec<u32>, Unknown> {
+        let body: Value = serde_json::from_slice(body).map_err(|_| Unknown::Other)?;
+        let template = || self.template.as_ref().ok_or(Unknown::Other);
+        let chat = match api {
+            Api::Completions | Api::Embeddings => return self.text(api, &body),
+            Api::Chat => chat::of_chat(&body)?,
+            Api::Responses => chat::of_responses(&body)?,
+            Api::Messages => chat::of_messages(&body, &template()?.manners)?,
+            Api::Generate | Api::Tokenize | Api::Models | Api::Other => return Err(Unknown::Other),
+        };
+        self.encode(&template()?.render(&chat)?, chat.add_special_tokens)
+    }
+
+    fn text(&self, api: Api, body: &Value) -> Result<Vec<u32>, Unknown> {
+        let special = chat::flag(body, "add_special_tokens", true)?;
+        if get(body, "suffix").is_some() || get(body, "messages").is_some() {
+            return Err(Unknown::Other);
         }
+        let prompt = api.prompt_field().and_then(|field| get(body, field)).ok_or(Unknown::Other)?;
+        let text = match prompt.as_str() {
+            Some(_) => prompt,
+            // Of several the longest, and of those the first.
+            None => {
+                let length = |text: &Value| text.as_str().map_or(0, str::len);
+                chat::items(&prompt)?.into_iter().rev().max_by_key(length).ok_or(Unknown::Other)?
+            }
+        };
+        self.encode(text.as_str().ok_or(Unknown::Other)?, special)
+    }
+
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Unknown> {
+        self.segments.encode(text, add_special_tokens).ok_or(Unknown::Other)
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// What a real vLLM rendered (tests/real_vllm/goldens.py) is what is rendered here.
+    #[test]
+    fn token_ids_are_those_of_a_real_vllm() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render");
+        let (mut equal, mut wrong) = (0, Vec::new());
+        for folder in ["tools", "parts"] {
+            let tokenizer = Tokenizer::load(&data.join(folder)).unwrap();
+            // The second time all pieces come from the cache.
+            for line in read(&data.join(folder).join("cases.jsonl")).unwrap().split(|&b| b == b'\n').cycle().take(140) {
+                let Ok(case) = serde_json::from_slice::<Value>(line) else { continue };
+                let api = Api::of(&Method::POST, case["path"].as_str().unwrap());
+                // Cut out of the line, so that keys keep their order.
+                let line = std::str::from_utf8(line).unwrap();
+                let body = &line[line.find("\"body\": ").unwrap() + 8..];
+                let body = &body[..body.rfind(", \"token_ids\"").or_else(|| body.rfind(", \"refused\"")).unwrap()];
+                let tokens = tokenizer.tokens(api, body.as_bytes());
+                // What vLLM refuses may come to anything here.
+                match case.get("token_ids") {
+                    Some(ids) if tokens.as_ref().is_ok_and(|tokens| serde_json::json!(tokens) == *ids) => equal += 1,
+                    Some(ids) => {
+                        let ids: Vec<u32> =
+                            ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+                        let ours = tokens.clone().unwrap_or_default();
+                        let at = ids.iter().zip(&ours).take_while(|(a, b)| a == b).count();
+                        wrong.push(format!(
+                            "{folder} {at} of {}: {:?} {:?} {body}",
+                            ids.len(),
+                            &ids[at..],
+                            &ours[at..]
+                        ));
+                    }
+                    None => {}
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{equal} equal, {} not:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(equal > 250, "{equal}");
+    }
 }

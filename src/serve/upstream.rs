@@ -4,8 +4,10 @@
 //! nothing was sent to the client; a call without side effects (GET, HEAD) also where the connection broke. Retries have a
 //! budget for all requests together, so that a fleet in trouble is not given twice the work.
 //!
-//! Absent on purpose: TLS towards instances, a time limit on answers (a long generation is no error; who has enough of it
-//! hangs up).
+//! A long generation is no error, and who has enough of it hangs up: an answer has time limits only where they are configured,
+//! one for its beginning and one for silence in it.
+//!
+//! Absent on purpose: TLS towards instances.
 
 mod budget;
 pub(super) mod grpc;
@@ -15,6 +17,7 @@ mod observer;
 mod relay;
 
 use super::core::Core;
+use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use crate::config::Protocol;
@@ -53,7 +56,19 @@ pub(super) struct Upstream {
     /// HTTP/2 only, one connection to each instance: what gRPC goes over.
     grpc: Client<HttpConnector, Full<Bytes>>,
     budget: Budget,
-    retries_max: u32,
+    limits: Limits,
+    makers: Arc<Makers>,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How often it may be sent again.
+    pub retries_max: u32,
+    /// How long an instance may take to begin its answer.
+    pub head: Option<Duration>,
+    /// How long an answer may be silent.
+    pub idle: Option<Duration>,
 }
 
 /// A request as it came.
@@ -93,6 +108,9 @@ pub(super) enum ForwardError {
     /// Whoever was asked did not answer.
     #[error("the instance could not be reached, or did not answer")]
     Unreachable,
+    /// Whoever was asked took longer than it may.
+    #[error("the instance did not answer in time")]
+    Late,
 }
 
 /// Why a call of our own has no answer.
@@ -109,6 +127,7 @@ enum Attempt {
     /// It may be sent elsewhere; what to answer if it cannot be.
     NotTaken(Option<hyper::Response<Incoming>>),
     Broken,
+    Late,
 }
 
 /// What the head of an answer says about the instance.
@@ -141,7 +160,7 @@ impl Verdict {
 }
 
 impl Upstream {
-    pub fn new(core: Arc<Core>, retries_max: u32) -> Arc<Self> {
+    pub fn new(core: Arc<Core>, limits: Limits) -> Arc<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
@@ -156,7 +175,12 @@ impl Upstream {
             .http2_keep_alive_interval(Some(PING_EVERY))
             .http2_keep_alive_timeout(PING_MAX)
             .build(connector);
-        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), retries_max })
+        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), limits, makers: Arc::default() })
+    }
+
+    /// Who made which response.
+    pub fn makers(&self) -> &Makers {
+        &self.makers
     }
 
     /// Sends a request where it is placed, elsewhere if it must, and gives the answer as it begins.
@@ -180,10 +204,11 @@ impl Upstream {
             match self.attempt(forward, instance).await {
                 Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
+                Attempt::Late => return Err(ForwardError::Late),
                 Attempt::NotTaken(response) => {
                     refused = response.map(|response| (Placed { ticket: None, ..placed }, response));
                     tried.push(instance);
-                    if tried.len() > self.retries_max as usize || !self.budget.spend() {
+                    if tried.len() > self.limits.retries_max as usize || !self.budget.spend() {
                         return match refused {
                             Some((placed, response)) => Ok(self.respond(forward, placed, response)),
                             None => Err(ForwardError::Unreachable),
@@ -213,6 +238,29 @@ impl Upstream {
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             Ok((status, body.map_err(|_| ForwardError::Unreachable)?.to_bytes()))
+        };
+        tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
+    }
+
+    /// Asks an instance something of our own and hands over the body as it comes: status. What it hands over may be cut off.
+    pub async fn read(
+        &self,
+        instance: InstanceId,
+        path: &str,
+        mut chunk: impl FnMut(&[u8]),
+    ) -> Result<u16, ForwardError> {
+        let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
+        let request = Request::get(format!("{address}{path}"));
+        let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
+        let answer = async {
+            let response = self.client.request(request).await.map_err(|_| ForwardError::Unreachable)?;
+            let status = response.status().as_u16();
+            let mut body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| ForwardError::Unreachable)?;
+                frame.data_ref().into_iter().for_each(|bytes| chunk(bytes));
+            }
+            Ok(status)
         };
         tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
     }
@@ -254,7 +302,20 @@ impl Upstream {
             Protocol::OpenAi => &self.client,
             Protocol::VllmEngine | Protocol::Inference => &self.grpc,
         };
-        match client.request(request).await {
+        let answer = client.request(request);
+        let answer = match self.limits.head {
+            Some(head) => match tokio::time::timeout(head, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // It may be doing it all the same.
+                    failures.of(Failure::Late).increment(1);
+                    self.core.failed_at(instance);
+                    return Attempt::Late;
+                }
+            },
+            None => answer.await,
+        };
+        match answer {
             Ok(response) => match Verdict::of(forward.protocol, &response) {
                 Verdict::Unavailable => {
                     // It says so when it has too much to do: no reason to take it out.
@@ -317,9 +378,12 @@ impl Upstream {
         *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
         let core = Arc::clone(&self.core);
         *answer.body_mut() = match forward.protocol {
-            Protocol::OpenAi => Body::new(Relay::new(core, placed.instance, &head, body, placed.ticket)),
+            Protocol::OpenAi => {
+                let relay = Relay::new(core, placed, &head, body);
+                Body::new(relay.with_idle(self.limits.idle).with_makers(&self.makers))
+            }
             Protocol::VllmEngine | Protocol::Inference => {
-                Body::new(GrpcRelay::new(core, placed.instance, forward, &head, body, placed.ticket))
+                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.limits.idle))
             }
         };
         answer

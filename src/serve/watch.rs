@@ -2,3 +2,4 @@
 
 pub(super) mod health;
 pub mod kv_events;
+pub(super) mod load;

@@ -2,15 +2,19 @@
 //!
 //! A block is used by the requests that reference it, or free. Free blocks keep their content and stand in a queue; a
 //! new block is taken from its head, which is what evicts. A finished request's blocks are freed last block first, so
-//! that the tail of a prompt goes before its head. A hit takes a free block out of the queue again. The same content may
-//! sit in several blocks: a prompt whose last block is recomputed leaves a copy.
+//! that the tail of a prompt goes before its head; a block that holds nothing, as a partial one, goes before all. A hit
+//! takes a free block out of the queue again. The same content may sit in several blocks: a prompt whose last block is
+//! recomputed leaves a copy.
 //!
-//! That queue is vLLM's. Other [`Eviction`] policies order the free blocks by a rank instead, and are here to be compared.
+//! That queue is vLLM's. Other [`Eviction`] policies keep the free blocks in an [order](super::eviction) of their own, and
+//! are here to be compared.
 
-use super::eviction::{Eviction, Free, Ranked};
+use super::eviction::{Eviction, Foresight, Order, Use};
+use crate::routing::Time;
 use crate::routing::block::BlockHash;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A block's place in the pool.
 pub(super) type Slot = u32;
@@ -23,10 +27,11 @@ pub(super) struct BlockPool {
     /// Blocks in the queue.
     queued: u32,
     cached: HashMap<BlockHash, SmallVec<[Slot; 2]>>,
-    /// The free blocks in another order than the queue's, which then only counts them.
-    ranked: Option<Ranked>,
-    /// Blocks published so far.
-    published: u64,
+    /// Another order of the free blocks that hold something; the queue then has only those that hold nothing.
+    order: Option<Box<dyn Order>>,
+    /// Free blocks in `order`.
+    ordered: u32,
+    now: Time,
 }
 
 /// Links are positions in `blocks`.
@@ -36,12 +41,6 @@ struct Block {
     references: u32,
     previous: Slot,
     next: Slot,
-    /// Requests that it served since it was filled.
-    uses: u32,
-    /// Its position in its prompt.
-    depth: u32,
-    /// When it was filled, by order.
-    filled: u64,
 }
 
 const SENTINEL: Slot = 0;
@@ -49,13 +48,26 @@ const SENTINEL: Slot = 0;
 impl BlockPool {
     /// A pool of `size` free, empty blocks.
     pub fn new(size: u32, eviction: Eviction) -> Self {
-        let ranked = Ranked::of(eviction);
-        BlockPool { size, blocks: vec![Block::default()], queued: 0, cached: HashMap::new(), ranked, published: 0 }
+        let order = eviction.order(size);
+        let blocks = vec![Block::default()];
+        BlockPool { size, blocks, queued: 0, cached: HashMap::new(), order, ordered: 0, now: Time::ZERO }
+    }
+
+    /// Lets time pass: what is older goes by it.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// Tells what is to come, for those who would know.
+    pub fn foresee(&mut self, future: Arc<Foresight>) {
+        if let Some(order) = &mut self.order {
+            order.foresee(future);
+        }
     }
 
     /// Blocks that nobody references.
     pub fn free(&self) -> u32 {
-        self.unused() + self.queued
+        self.unused() + self.queued + self.ordered
     }
 
     /// Blocks in all.
@@ -74,13 +86,18 @@ impl BlockPool {
     }
 
     /// Adds a reference to a cached block.
-    pub fn reference(&mut self, slot: Slot) {
-        if self.block(slot).references == 0 {
+    pub fn reference(&mut self, slot: Slot, again: Use) {
+        let Block { references, content, .. } = *self.block(slot);
+        if let Some(order) = &mut self.order {
+            if references == 0 {
+                order.take(slot);
+                self.ordered -= 1;
+            }
+            order.hit(slot, content.expect("what is cached has content"), again);
+        } else if references == 0 {
             self.unlink(slot);
         }
-        let block = self.block_mut(slot);
-        block.references += 1;
-        block.uses += 1;
+        self.block_mut(slot).references += 1;
     }
 
     /// Takes an unused block or the one at the head of the queue, referenced once; tells what it held. `None` when none is
@@ -90,15 +107,9 @@ impl BlockPool {
             self.blocks.push(Block { references: 1, ..Block::default() });
             return Some((self.blocks.len() as Slot - 1, None));
         }
-        if self.queued == 0 {
-            return None;
-        }
-        let first = self.block(SENTINEL).next;
-        let slot = self.ranked.as_mut().map_or(first, |ranked| ranked.evict().expect("as many as are queued"));
-        self.unlink(slot);
+        let slot = self.take_free()?;
         let block = self.block_mut(slot);
         block.references = 1;
-        block.uses = 0;
         let evicted = block.content.take();
         if let Some(hash) = evicted {
             let slots = self.cached.get_mut(&hash).expect("a block with content is in the map");
@@ -110,15 +121,14 @@ impl BlockPool {
         Some((slot, evicted))
     }
 
-    /// Makes a full block's content known, so that others can hit it. `depth` is its position in its prompt.
-    pub fn publish(&mut self, slot: Slot, hash: BlockHash, depth: u32) {
+    /// Makes a full block's content known, so that others can hit it.
+    pub fn publish(&mut self, slot: Slot, hash: BlockHash, first: Use) {
         debug_assert!(self.block(slot).content.is_none() && self.block(slot).references > 0);
-        let filled = self.published;
-        self.published += 1;
-        let block = self.block_mut(slot);
-        block.content = Some(hash);
-        (block.uses, block.depth, block.filled) = (1, depth, filled);
+        self.block_mut(slot).content = Some(hash);
         self.cached.entry(hash).or_default().push(slot);
+        if let Some(order) = &mut self.order {
+            order.fill(slot, hash, first);
+        }
     }
 
     /// Drops one reference to each block of a request, last block first.
@@ -127,8 +137,30 @@ impl BlockPool {
             let block = self.block_mut(slot);
             block.references -= 1;
             if block.references == 0 {
-                self.push_back(slot);
+                self.set_free(slot);
             }
+        }
+    }
+
+    /// Takes the free block that is to go.
+    fn take_free(&mut self) -> Option<Slot> {
+        if self.queued > 0 {
+            let first = self.block(SENTINEL).next;
+            self.unlink(first);
+            return Some(first);
+        }
+        let slot = self.order.as_mut()?.evict(self.now)?;
+        self.ordered -= 1;
+        Some(slot)
+    }
+
+    fn set_free(&mut self, slot: Slot) {
+        match &mut self.order {
+            Some(order) if self.blocks[slot as usize].content.is_some() => {
+                order.free(slot);
+                self.ordered += 1;
+            }
+            Some(_) | None => self.enqueue(slot),
         }
     }
 
@@ -149,29 +181,27 @@ impl BlockPool {
         self.block_mut(previous).next = next;
         self.block_mut(next).previous = previous;
         self.queued -= 1;
-        if let Some(ranked) = &mut self.ranked {
-            ranked.remove(slot);
-        }
     }
 
-    fn push_back(&mut self, slot: Slot) {
-        let last = self.block(SENTINEL).previous;
-        self.block_mut(last).next = slot;
-        self.block_mut(SENTINEL).previous = slot;
+    /// At the end; what holds nothing, at the head.
+    fn enqueue(&mut self, slot: Slot) {
+        let holds = self.block(slot).content.is_some();
+        let previous = if holds { self.block(SENTINEL).previous } else { SENTINEL };
+        let next = self.block(previous).next;
+        self.block_mut(previous).next = slot;
+        self.block_mut(next).previous = slot;
         let block = self.block_mut(slot);
-        block.previous = last;
-        block.next = SENTINEL;
+        (block.previous, block.next) = (previous, next);
         self.queued += 1;
-        let Block { content, uses, depth, filled, .. } = *self.block(slot);
-        if let Some(ranked) = &mut self.ranked {
-            ranked.add(slot, &Free { cached: content.is_some(), uses, depth, filled });
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::eviction::Category;
     use super::*;
+
+    const USE: Use = Use { at: Time::ZERO, category: Category(0), depth: 0, reach: 1 };
 
     fn hashes(ids: impl IntoIterator<Item = u64>) -> Vec<BlockHash> {
         ids.into_iter().map(BlockHash).collect()
@@ -180,7 +210,7 @@ mod tests {
     fn fill(pool: &mut BlockPool, chain: &[BlockHash]) -> Vec<Slot> {
         let take = |&hash: &BlockHash| {
             let (slot, _) = pool.allocate().expect("the pool is large enough");
-            pool.publish(slot, hash, 0);
+            pool.publish(slot, hash, USE);
             slot
         };
         chain.iter().map(take).collect()
@@ -204,7 +234,7 @@ mod tests {
         pool.release(&slots);
         let hit = pool.cached_prefix(&hashes([1, 9]));
         assert_eq!((hit.as_slice(), pool.free_among(&hit)), (&slots[..1], 1));
-        pool.reference(hit[0]);
+        pool.reference(hit[0], USE);
         assert_eq!(pool.allocate().unwrap().1, Some(BlockHash(2)));
         assert_eq!(pool.allocate(), None);
         assert_eq!(pool.cached_prefix(&hashes([1, 2])), slots[..1]);

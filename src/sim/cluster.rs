@@ -1,18 +1,24 @@
 //! A fleet on virtual time, behind the router that serves.
 //!
 //! Requests come in through [`Cluster::arrive`], in order of time; everything that a live router would be told reaches
-//! this one as the same facts, at the moment when vLLM would publish it: cache changes and tokens at the end of a step.
+//! this one as the same facts, at the moment when vLLM would publish it: cache changes and tokens at the end of a step. What
+//! a request generates is cached, too, under contents of its own: that a continuation repeats it is not known.
 //! [`Conditions`] make that worse: late or lost events, late news of load, several routers that do not know of each other.
 
+mod news;
+
 use super::agenda::Agenda;
-use super::instance::{CacheEvent, Instance, InstanceConfig, InstanceStats, Progress, TooLarge, Work};
-use crate::routing::block::{BlockHash, ContentHash, EngineHash, Namespace};
+use super::eviction::{Category, Foresight};
+use super::instance::{Instance, InstanceConfig};
+use super::work::{CacheEvent, InstanceStats, Progress, TooLarge, Work};
+use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash, Namespace};
 use crate::routing::policy::Dice;
 use crate::routing::{
-    self, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, RequestId, RouteError,
-    Router, SessionKey, Tier, Time,
+    self, Decision, Fact, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, SessionKey, Time,
 };
+use news::News;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a cluster is made of.
@@ -62,6 +68,8 @@ pub struct Arrival {
     pub contents: Vec<ContentHash>,
     /// The session that it belongs to.
     pub session: Option<SessionKey>,
+    /// What sort of request it is; only some ways to evict care.
+    pub category: Category,
 }
 
 /// A request that the cluster served.
@@ -116,15 +124,6 @@ enum Due {
     News(News),
 }
 
-/// A fact on its way to the routers.
-enum News {
-    Stored { instance: InstanceId, parent: Option<EngineHash>, names: Vec<EngineHash>, contents: Vec<ContentHash> },
-    Removed { instance: InstanceId, block: EngineHash },
-    Reported { instance: InstanceId, load: Reported },
-    FirstToken { router: usize, request: RequestId },
-    Finished { router: usize, request: RequestId, output_tokens: u32 },
-}
-
 struct Flight {
     router: usize,
     arrived: Time,
@@ -167,9 +166,22 @@ impl Cluster {
         }
     }
 
+    /// Tells the instances all that is to come, in order of time, for [`Eviction::Clairvoyant`](super::Eviction).
+    pub fn foresee(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
+        let Some(config) = self.instances.first().map(|instance| *instance.config()) else { return };
+        let mut future = Foresight::default();
+        for arrival in arrivals {
+            future.add(arrival.at, chain(&arrival.contents, &config));
+        }
+        let future = Arc::new(future);
+        for instance in &mut self.instances {
+            instance.foresee(future.clone());
+        }
+    }
+
     /// Lets time pass until the request comes, then routes it and gives it to the chosen instance.
     pub fn arrive(&mut self, arrival: Arrival) -> Result<Decision, Refused> {
-        let Arrival { at, prompt_tokens, output_tokens, contents, session } = arrival;
+        let Arrival { at, prompt_tokens, output_tokens, contents, session, category } = arrival;
         self.advance(at);
         let id = self.arrivals;
         self.arrivals += 1;
@@ -179,10 +191,12 @@ impl Cluster {
         let decision = self.routers[router].route(&request, at)?;
         let chosen = decision.instance;
 
-        let chain = chain(&contents, self.instances[chosen.index()].config());
+        let config = self.instances[chosen.index()].config();
+        let contents = with_output(contents, id, prompt_tokens, output_tokens, config.block_size);
+        let chain = chain(&contents, config);
         let names = chain.iter().map(|hash| EngineHash(hash.0)).collect();
-        if let Err(too_large) = self.instances[chosen.index()].submit(Work { id, prompt_tokens, output_tokens, chain })
-        {
+        let work = Work { id, at, category, prompt_tokens, output_tokens, chain, skips_cache: false };
+        if let Err(too_large) = self.instances[chosen.index()].submit(work) {
             let abandoned = self.routers[router].learn(Fact::Abandoned { request: decision.request }, at);
             abandoned.expect("it was just placed");
             return Err(too_large.into());
@@ -305,45 +319,26 @@ impl Cluster {
             self.agenda.add(now + delay, Due::News(news));
         }
     }
-
-    fn tell(&self, news: &News, now: Time) {
-        match news {
-            News::Stored { instance, parent, names, contents } => {
-                let root = Parent::Root { lora: None, cache_salt: None };
-                let parent = parent.map_or(root, Parent::Block);
-                let content = Content::Hashes(contents);
-                self.tell_all(
-                    Fact::Stored { instance: *instance, tier: Tier::Gpu, parent, blocks: names, content },
-                    now,
-                );
-            }
-            News::Removed { instance, block } => {
-                self.tell_all(Fact::Removed { instance: *instance, tier: Tier::Gpu, blocks: &[*block] }, now);
-            }
-            News::Reported { instance, load } => {
-                self.tell_all(Fact::Reported { instance: *instance, load: *load }, now);
-            }
-            News::FirstToken { router, request } => self.tell_one(*router, Fact::FirstToken { request: *request }, now),
-            News::Finished { router, request, output_tokens } => {
-                let fact = Fact::Finished { request: *request, output_tokens: *output_tokens };
-                self.tell_one(*router, fact, now);
-            }
-        }
-    }
-
-    fn tell_all(&self, fact: Fact<'_>, now: Time) {
-        for router in 0..self.routers.len() {
-            self.tell_one(router, fact, now);
-        }
-    }
-
-    /// What is told here is in order and, unless events are lost, complete, so that nothing may fail to fit.
-    fn tell_one(&self, router: usize, fact: Fact<'_>, now: Time) {
-        if let Err(error) = self.routers[router].learn(fact, now) {
-            assert!(self.conditions.events_lost > 0.0, "the simulated fleet and its router disagree: {error}");
-        }
-    }
 }
+
+/// With the blocks that decoding fills, and those of the prompt that the trace says nothing of: an engine caches them, and
+/// nobody asks for them again. What a request with a longer chain goes on with is known, and stays.
+fn with_output(
+    mut contents: Vec<ContentHash>,
+    id: u64,
+    prompt_tokens: u32,
+    output_tokens: u32,
+    block_size: BlockSize,
+) -> Vec<ContentHash> {
+    // The last token is sampled but never computed.
+    let full = block_size.full_blocks(prompt_tokens.saturating_add(output_tokens - 1)) as usize;
+    let first = contents.len();
+    contents.extend((first..full).map(|position| ContentHash(!((id << OUTPUT_BLOCKS_BITS) | position as u64))));
+    contents
+}
+
+/// No output has more blocks than this many bits can count.
+const OUTPUT_BLOCKS_BITS: u32 = 32;
 
 /// An engine's own chain over the same contents. Its hashes are its own, too: they differ from the router's.
 fn chain(contents: &[ContentHash], config: &InstanceConfig) -> Vec<BlockHash> {

@@ -1,6 +1,7 @@
 //! How long an engine step takes.
 
 use super::energy::Gpus;
+use super::kavier::KavierModel;
 use crate::routing::PrefillModel;
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +18,8 @@ pub struct StepModel {
     pub prefill: PrefillModel,
     /// Seconds that each running request adds.
     pub sequence: f64,
+    /// If given, steps take as long as this model says, and the rest is only what the router believes.
+    pub kavier: Option<KavierModel>,
 }
 
 /// What one step has to do.
@@ -30,11 +33,18 @@ pub(super) struct StepLoad {
     pub decode_context: u64,
     /// Requests running.
     pub sequences: u32,
+    /// Those of them that decode.
+    pub decoding: u32,
+    /// Those of them whose first tokens these are.
+    pub starting: u32,
 }
 
 impl StepModel {
     pub(super) fn duration(&self, load: &StepLoad) -> Duration {
         let model = &self.prefill;
+        if let Some(kavier) = &self.kavier {
+            return kavier.step(load.starting, load.tokens - load.decoding, load.decoding);
+        }
         Duration::from_secs_f64(
             model.step
                 + (model.token * f64::from(load.tokens)).max(model.weights)
@@ -63,16 +73,19 @@ pub enum Preset {
     Llama3_8bA100,
     /// Llama-3.1-8B on H100.
     Llama3_8bH100,
+    /// Llama-3-8B on A10 as [`KavierModel`] has it: a model of cost, to be compared with.
+    KavierLlama3_8bA10,
 }
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Preset; 5] = [
+    pub const ALL: [Preset; 6] = [
         Preset::Qwen3_32bH100Tp2,
         Preset::Qwen2_5_7bH100,
         Preset::Llama3_8bA10,
         Preset::Llama3_8bA100,
         Preset::Llama3_8bH100,
+        Preset::KavierLlama3_8bA10,
     ];
 
     /// Its name on the command line.
@@ -83,6 +96,7 @@ impl Preset {
             Preset::Llama3_8bA10 => "llama3-8b-a10",
             Preset::Llama3_8bA100 => "llama3-8b-a100",
             Preset::Llama3_8bH100 => "llama3-8b-h100",
+            Preset::KavierLlama3_8bA10 => "kavier-llama3-8b-a10",
         }
     }
 
@@ -126,15 +140,32 @@ impl Preset {
                 decode_context: 5.6e-8,
                 step_tokens: 8192,
             },
+            // What the router is to believe: 2 · 8e9 FLOP a token at 0.3 of 125 TFLOP/s, 16 GB at 0.6 of 600 GB/s.
+            Preset::KavierLlama3_8bA10 => PrefillModel {
+                step: 0.0,
+                weights: 0.0444,
+                token: 4.27e-4,
+                attention: 0.0,
+                decode_context: 0.0,
+                step_tokens: 2048,
+            },
         };
-        StepModel { prefill, sequence: 2e-5 }
+        let kavier = match self {
+            Preset::KavierLlama3_8bA10 => Some(KavierModel::LLAMA3_8B_A10),
+            Preset::Qwen3_32bH100Tp2
+            | Preset::Qwen2_5_7bH100
+            | Preset::Llama3_8bA10
+            | Preset::Llama3_8bA100
+            | Preset::Llama3_8bH100 => None,
+        };
+        StepModel { prefill, sequence: 2e-5, kavier }
     }
 
     /// Requests that run at once, at most (`max_num_seqs`).
     pub const fn sequences_max(self) -> usize {
         match self {
             Preset::Qwen3_32bH100Tp2 | Preset::Qwen2_5_7bH100 | Preset::Llama3_8bH100 => 1024,
-            Preset::Llama3_8bA10 | Preset::Llama3_8bA100 => 256,
+            Preset::Llama3_8bA10 | Preset::Llama3_8bA100 | Preset::KavierLlama3_8bA10 => 256,
         }
     }
 
@@ -143,7 +174,7 @@ impl Preset {
         match self {
             Preset::Qwen3_32bH100Tp2 => 270_000,
             Preset::Qwen2_5_7bH100 => 900_000,
-            Preset::Llama3_8bA10 => 30_000,
+            Preset::Llama3_8bA10 | Preset::KavierLlama3_8bA10 => 30_000,
             Preset::Llama3_8bA100 | Preset::Llama3_8bH100 => 400_000,
         }
     }
@@ -153,7 +184,7 @@ impl Preset {
         match self {
             Preset::Qwen3_32bH100Tp2 => Gpus { count: 2, idle_watts: 70.0, max_watts: 700.0 },
             Preset::Qwen2_5_7bH100 | Preset::Llama3_8bH100 => Gpus { count: 1, idle_watts: 70.0, max_watts: 700.0 },
-            Preset::Llama3_8bA10 => Gpus { count: 1, idle_watts: 20.0, max_watts: 150.0 },
+            Preset::Llama3_8bA10 | Preset::KavierLlama3_8bA10 => Gpus { count: 1, idle_watts: 20.0, max_watts: 150.0 },
             Preset::Llama3_8bA100 => Gpus { count: 1, idle_watts: 50.0, max_watts: 400.0 },
         }
     }

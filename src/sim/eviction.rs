@@ -1,14 +1,22 @@
 //! Which free block goes first.
 //!
-//! LRU is vLLM's and needs nothing but the pool's queue. The others rank a block when it becomes free; blocks that hold
-//! nothing always go first, and equals go in the order in which they became free.
-//!
-//! Absent: policies with a history of what was evicted (S3-FIFO), and those that need to know a request's kind or the future.
+//! LRU is vLLM's and needs nothing but the pool's queue. The others are told of every use of a block, keep the free ones
+//! in an order of their own, and are here to be compared. Blocks that hold nothing always go first.
+
+mod clairvoyant;
+mod flop_aware;
+mod ranked;
+mod s3_fifo;
+mod workload_aware;
+
+pub use clairvoyant::Foresight;
 
 use super::cache::Slot;
-use std::collections::{BTreeSet, HashMap};
+use crate::routing::Time;
+use crate::routing::block::BlockHash;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Which free block goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,11 +31,32 @@ pub enum Eviction {
     /// Greedy-dual with frequency and size (Cherkasova 1998): the least of a clock plus uses × cost. The clock is the rank
     /// of what was evicted last; the cost of a block grows with its depth, as attention over what is before it does.
     Gdfs,
+    /// Three first-in-first-out queues (Yang et al., SOSP 2023): a small one for what is new, a main one for what was
+    /// used again, and one of names of what went.
+    S3Fifo,
+    /// The one least likely to be used again soon, going by how soon others of its kind and turn were (Wang et al., ATC
+    /// 2025, arXiv 2506.02634).
+    WorkloadAware,
+    /// The least of recency plus compute saved a byte, for a model of attention and state-space layers (Marconi, Pan et
+    /// al., MLSys 2025, arXiv 2411.19379).
+    FlopAware,
+    /// The one that will be used again last (Belady 1966): a bound, possible only in hindsight. Who is not told what is to
+    /// come (see [`Foresight`]) expects nothing, and evicts as LRU does.
+    Clairvoyant,
 }
 
 impl Eviction {
     /// All of them.
-    pub const ALL: [Eviction; 4] = [Eviction::Lru, Eviction::Fifo, Eviction::Lfu, Eviction::Gdfs];
+    pub const ALL: [Eviction; 8] = [
+        Eviction::Lru,
+        Eviction::Fifo,
+        Eviction::Lfu,
+        Eviction::Gdfs,
+        Eviction::S3Fifo,
+        Eviction::WorkloadAware,
+        Eviction::FlopAware,
+        Eviction::Clairvoyant,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -36,6 +65,24 @@ impl Eviction {
             Eviction::Fifo => "fifo",
             Eviction::Lfu => "lfu",
             Eviction::Gdfs => "gdfs",
+            Eviction::S3Fifo => "s3_fifo",
+            Eviction::WorkloadAware => "workload_aware",
+            Eviction::FlopAware => "flop_aware",
+            Eviction::Clairvoyant => "clairvoyant",
+        }
+    }
+
+    /// What keeps the order of `blocks` blocks; `None` for the pool's own queue.
+    pub(super) fn order(self, blocks: u32) -> Option<Box<dyn Order>> {
+        match self {
+            Eviction::Lru => None,
+            Eviction::Fifo => Some(Box::new(ranked::Ranked::fifo())),
+            Eviction::Lfu => Some(Box::new(ranked::Ranked::lfu())),
+            Eviction::Gdfs => Some(Box::new(ranked::Ranked::gdfs())),
+            Eviction::S3Fifo => Some(Box::new(s3_fifo::S3Fifo::new(blocks))),
+            Eviction::WorkloadAware => Some(Box::new(workload_aware::WorkloadAware::new(blocks))),
+            Eviction::FlopAware => Some(Box::new(flop_aware::FlopAware::default())),
+            Eviction::Clairvoyant => Some(Box::new(clairvoyant::Clairvoyant::default())),
         }
     }
 }
@@ -62,99 +109,98 @@ impl FromStr for Eviction {
     }
 }
 
-/// A block that became free.
-pub(super) struct Free {
-    /// It holds something.
-    pub cached: bool,
-    /// Requests that it served.
-    pub uses: u32,
-    /// Its position in its prompt.
+/// What sort of request uses a block: requests of one category are expected to be continued alike. A number that whoever
+/// submits requests chooses; in replays, one for each kind and turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Category(pub u32);
+
+/// A use of a block by a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    /// When.
+    pub at: Time,
+    /// The request's category.
+    pub category: Category,
+    /// The block's position in the request's chain.
     pub depth: u32,
-    /// When it was filled, by order.
-    pub filled: u64,
+    /// Blocks in the request's chain.
+    pub reach: u32,
 }
 
-/// How a block's rank is found, the lowest goes first.
-type Rank = fn(&Free, u64) -> u64;
+/// The free blocks that hold something, in an order of one's own.
+pub(super) trait Order: Send {
+    /// A block was filled with `content`; it is in use.
+    fn fill(&mut self, slot: Slot, content: BlockHash, first: Use);
 
-/// The free blocks, by rank.
-pub(super) struct Ranked {
-    rank: Rank,
-    /// By rank, then by when it became free.
-    order: BTreeSet<(u64, u64, Slot)>,
-    places: HashMap<Slot, (u64, u64)>,
-    freed: u64,
-    clock: u64,
+    /// A block that holds something is used again; it is in use, and was free or not.
+    fn hit(&mut self, slot: Slot, content: BlockHash, again: Use);
+
+    /// A block that holds something became free.
+    fn free(&mut self, slot: Slot);
+
+    /// A free block is no longer free.
+    fn take(&mut self, slot: Slot);
+
+    /// The free block that is to go, no longer free; `None` when there is none.
+    fn evict(&mut self, now: Time) -> Option<Slot>;
+
+    /// What is to come.
+    fn foresee(&mut self, _future: Arc<Foresight>) {}
 }
 
-/// What a block at the start of a prompt costs; one this many blocks further costs twice that.
-const DEPTH_OF_DOUBLE_COST: u64 = 64;
-
-impl Ranked {
-    /// `None` for LRU, which needs no rank.
-    pub fn of(eviction: Eviction) -> Option<Self> {
-        let rank: Rank = match eviction {
-            Eviction::Lru => return None,
-            Eviction::Fifo => |free, _| free.filled,
-            Eviction::Lfu => |free, _| u64::from(free.uses),
-            Eviction::Gdfs => {
-                |free, clock| clock + u64::from(free.uses) * (DEPTH_OF_DOUBLE_COST + u64::from(free.depth))
-            }
-        };
-        Some(Ranked { rank, order: BTreeSet::new(), places: HashMap::new(), freed: 0, clock: 0 })
+/// The entry of a slot, made when there is none yet.
+fn entry<T: Clone + Default>(entries: &mut Vec<T>, slot: Slot) -> &mut T {
+    let at = slot as usize;
+    if entries.len() <= at {
+        entries.resize(at + 1, T::default());
     }
-
-    pub fn add(&mut self, slot: Slot, free: &Free) {
-        // Above zero, so that what holds nothing goes before.
-        let rank = if free.cached { (self.rank)(free, self.clock).saturating_add(1) } else { 0 };
-        self.freed += 1;
-        self.order.insert((rank, self.freed, slot));
-        self.places.insert(slot, (rank, self.freed));
-    }
-
-    /// Taken, evicted or not.
-    pub fn remove(&mut self, slot: Slot) {
-        if let Some((rank, freed)) = self.places.remove(&slot) {
-            self.order.remove(&(rank, freed, slot));
-        }
-    }
-
-    /// The one to go.
-    pub fn evict(&mut self) -> Option<Slot> {
-        let &(rank, _, slot) = self.order.first()?;
-        self.clock = self.clock.max(rank);
-        Some(slot)
-    }
+    &mut entries[at]
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::cache::BlockPool;
     use super::*;
-    use crate::routing::block::BlockHash;
+
+    fn used(seconds: u64, depth: u32, category: u32) -> Use {
+        Use { at: Time::from_secs_f64(seconds as f64), category: Category(category), depth, reach: 3 }
+    }
 
     /// Fills three blocks in order, uses the first again and then the second twice, and tells the order of eviction.
     fn order(eviction: Eviction) -> Vec<u64> {
         let mut pool = BlockPool::new(3, eviction);
         let slots: Vec<Slot> = (0..3).map(|_| pool.allocate().unwrap().0).collect();
         for (depth, &slot) in slots.iter().enumerate() {
-            pool.publish(slot, BlockHash(depth as u64), depth as u32);
+            pool.publish(slot, BlockHash(depth as u64), used(depth as u64, depth as u32, 0));
         }
         for &slot in &slots {
             pool.release(&[slot]);
         }
-        for slot in [slots[1], slots[1], slots[0]] {
-            pool.reference(slot);
-            pool.release(&[slot]);
+        for (second, at) in (3..).zip([1, 1, 0]) {
+            pool.reference(slots[at], used(second, at as u32, 0));
+            pool.release(&[slots[at]]);
         }
+        pool.set_now(Time::from_secs_f64(10.0));
         (0..3).map(|_| pool.allocate().unwrap().1.unwrap().0).collect()
     }
 
     #[test]
     fn each_policy_has_its_own_order() {
         let orders = Eviction::ALL.map(|eviction| (eviction.name(), order(eviction)));
-        let expected =
-            [("lru", vec![2, 1, 0]), ("fifo", vec![0, 1, 2]), ("lfu", vec![2, 0, 1]), ("gdfs", vec![2, 0, 1])];
+        let expected = [
+            ("lru", vec![2, 1, 0]),
+            ("fifo", vec![0, 1, 2]),
+            ("lfu", vec![2, 0, 1]),
+            ("gdfs", vec![2, 0, 1]),
+            // Used twice since it was new, the second goes to the main queue.
+            ("s3_fifo", vec![0, 2, 1]),
+            // One category: by recency.
+            ("workload_aware", vec![2, 1, 0]),
+            // One length: by recency.
+            ("flop_aware", vec![2, 1, 0]),
+            // Nothing is expected: as LRU.
+            ("clairvoyant", vec![2, 1, 0]),
+        ];
         assert_eq!(orders, expected);
     }
 
@@ -162,6 +208,7 @@ mod tests {
     fn names_read_back_and_unknown_ones_list_what_there_is() {
         assert!(Eviction::ALL.iter().all(|eviction| eviction.name().parse() == Ok(*eviction)));
         let error = "random".parse::<Eviction>().unwrap_err().to_string();
-        assert_eq!(error, "unknown eviction policy \"random\"; there are lru, fifo, lfu, gdfs");
+        let all = "lru, fifo, lfu, gdfs, s3_fifo, workload_aware, flop_aware, clairvoyant";
+        assert_eq!(error, format!("unknown eviction policy \"random\"; there are {all}"));
     }
 }

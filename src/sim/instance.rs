@@ -9,11 +9,12 @@
 
 use super::cache::{BlockPool, Slot};
 use super::cost::{StepLoad, StepModel};
-use super::eviction::Eviction;
+use super::eviction::{Eviction, Foresight, Use};
+use super::work::{CacheEvent, InstanceStats, Progress, TooLarge, Work};
 use crate::routing::Time;
-use crate::routing::block::{BlockHash, BlockSize};
+use crate::routing::block::BlockSize;
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// What an engine is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,74 +29,6 @@ pub struct InstanceConfig {
     pub eviction: Eviction,
     /// How long a step takes, and how many tokens it can compute.
     pub model: StepModel,
-}
-
-/// A request, to an engine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Work {
-    /// The caller's name for it, not in use by another request here.
-    pub id: u64,
-    /// Prompt length; at least one.
-    pub prompt_tokens: u32,
-    /// Tokens to produce; at least one.
-    pub output_tokens: u32,
-    /// Chained hashes of its full blocks from the start. They may go on past the prompt where the output is known ahead;
-    /// blocks past the end of the chain are never hit by anyone.
-    pub chain: Vec<BlockHash>,
-}
-
-/// A request that could never run: it needs more blocks than there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request needs {needed} blocks of KV cache and the instance has {blocks}")]
-pub struct TooLarge {
-    /// Blocks that it needs to finish.
-    pub needed: u32,
-    /// Blocks in the pool.
-    pub blocks: u32,
-}
-
-/// A change of the cache, in the order in which it happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheEvent {
-    /// Blocks `first .. first + count` of a request's chain were stored.
-    Stored {
-        /// The request.
-        id: u64,
-        /// Position of the first block.
-        first: u32,
-        /// How many.
-        count: u32,
-    },
-    /// One copy of a block was evicted.
-    Removed(BlockHash),
-}
-
-/// A request produced a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Which.
-    pub id: u64,
-    /// Tokens produced so far; 1 at the first.
-    pub generated: u32,
-    /// Prompt tokens that came from the cache when it was first scheduled.
-    pub cached_tokens: u32,
-    /// This was the last one.
-    pub finished: bool,
-}
-
-/// What an engine did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InstanceStats {
-    /// Time spent in steps.
-    pub busy: Duration,
-    /// Steps begun.
-    pub steps: u64,
-    /// Requests that had to give up their blocks and start again.
-    pub preemptions: u64,
-    /// Prompt tokens looked up in the cache.
-    pub queried_tokens: u64,
-    /// Prompt tokens found there.
-    pub hit_tokens: u64,
 }
 
 /// One simulated engine.
@@ -125,6 +58,12 @@ impl Run {
         self.work.prompt_tokens + self.generated
     }
 
+    /// Its use of a block.
+    fn using(&self, depth: usize) -> Use {
+        let Work { at, category, ref chain, .. } = self.work;
+        Use { at, category, depth: depth as u32, reach: chain.len() as u32 }
+    }
+
     fn decoding(&self) -> bool {
         self.computed + 1 == self.target() && self.generated > 0
     }
@@ -142,6 +81,11 @@ impl Instance {
             events: Vec::new(),
             stats: InstanceStats::default(),
         }
+    }
+
+    /// Tells what is to come, for [`Eviction::Clairvoyant`].
+    pub fn foresee(&mut self, future: Arc<Foresight>) {
+        self.pool.foresee(future);
     }
 
     /// Queues a request.
@@ -205,6 +149,8 @@ impl Instance {
     /// Schedules a step and begins it; tells when it ends. `None` when there is nothing to do.
     pub fn begin_step(&mut self, now: Time) -> Option<Time> {
         assert!(!self.stepping, "one step at a time");
+        // Who waits came before, and what they need is still to be used.
+        self.pool.set_now(self.waiting.front().map_or(now, |run| run.work.at.min(now)));
         let mut budget = self.config.model.prefill.step_tokens;
         if !self.schedule_running(&mut budget) {
             self.schedule_waiting(&mut budget);
@@ -268,6 +214,7 @@ impl Instance {
             let block_tokens = self.config.block_size.tokens();
             let reusable = self.config.block_size.reusable_blocks(run.target()) as usize;
             let chain = &run.work.chain[..reusable.min(run.work.chain.len())];
+            let chain = if run.work.skips_cache { &[] } else { chain };
             let hit = self.pool.cached_prefix(chain);
             let hit_tokens = hit.len() as u32 * block_tokens;
             let tokens = (run.target() - hit_tokens).min(*budget);
@@ -276,8 +223,8 @@ impl Instance {
                 return;
             }
             let mut run = self.waiting.pop_front().expect("it was just looked at");
-            for &slot in &hit {
-                self.pool.reference(slot);
+            for (depth, &slot) in hit.iter().enumerate() {
+                self.pool.reference(slot, run.using(depth));
             }
             run.slots = hit;
             run.computed = hit_tokens;
@@ -318,7 +265,7 @@ impl Instance {
         run.scheduled = tokens;
         if first < last {
             for position in first as usize..last as usize {
-                self.pool.publish(run.slots[position], run.work.chain[position], position as u32);
+                self.pool.publish(run.slots[position], run.work.chain[position], run.using(position));
             }
             self.events.push(CacheEvent::Stored { id: run.work.id, first, count: last - first });
         }
@@ -340,7 +287,10 @@ impl Instance {
         let mut load = StepLoad { sequences: self.running.len() as u32, ..StepLoad::default() };
         for run in &self.running {
             load.tokens += run.scheduled;
+            load.starting +=
+                u32::from(run.scheduled > 0 && run.cached_tokens == Some(run.computed) && run.generated == 0);
             if run.decoding() {
+                load.decoding += u32::from(run.scheduled > 0);
                 load.decode_context += u64::from(run.computed);
             } else {
                 let scheduled = f64::from(run.scheduled);

@@ -1,7 +1,7 @@
 //! Kavier's model of prefill and decode (arXiv 2605.25247, release 0.5.3): one request alone, from peak figures.
 //!
-//! A model of cost, not of load: no batching, no queue. It is here to be compared with; the presets' step times are
-//! another model.
+//! A model of cost, not of load: no batching, no queue. It is here to be compared with, and can be chosen as a preset; the
+//! other presets' step times are another model.
 
 use std::time::Duration;
 
@@ -37,10 +37,23 @@ impl KavierModel {
 
     /// `tokens` times the larger of computing a token and of reading all parameters once.
     pub fn decode(&self, tokens: u32) -> Duration {
-        let read = self.parameter_bytes * self.parameters / (self.bandwidth * BANDWIDTH_SHARE);
-        Duration::from_secs_f64(f64::from(tokens) * self.compute().max(read))
+        Duration::from_secs_f64(f64::from(tokens) * self.compute().max(self.read()))
     }
 
+    /// One step of an engine that batches, for which the model has no word: so that one request alone takes what the model
+    /// says, prefills are one after another, and decodes share the reading of the parameters.
+    pub(super) fn step(&self, starting: u32, prefill_tokens: u32, decoding: u32) -> Duration {
+        let prefill = f64::from(starting) * OVERHEAD_SECONDS + f64::from(prefill_tokens) * self.compute();
+        let read = if decoding > 0 { self.read() } else { 0.0 };
+        Duration::from_secs_f64(prefill + (f64::from(decoding) * self.compute()).max(read))
+    }
+
+    /// Seconds to read all parameters once.
+    fn read(&self) -> f64 {
+        self.parameter_bytes * self.parameters / (self.bandwidth * BANDWIDTH_SHARE)
+    }
+
+    /// Seconds to compute a token.
     fn compute(&self) -> f64 {
         2.0 * self.parameters / (self.flops * FLOPS_SHARE)
     }

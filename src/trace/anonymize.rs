@@ -7,10 +7,11 @@
 
 use super::lineage::Lineage;
 use super::record::Record;
-use crate::routing::block::ContentHash;
+use crate::routing::block::{ContentHash, Namespace};
 use siphasher::sip::SipHasher24;
 use std::collections::HashMap;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -21,6 +22,27 @@ impl Salt {
     /// The salt of these bytes, which must be fresh from the system's own source of chance.
     pub fn new(bytes: [u8; 16]) -> Self {
         Salt(Zeroizing::new(bytes))
+    }
+
+    /// A fresh one; what was drawn is wiped.
+    pub(super) fn drawn(draw: &mut dyn FnMut() -> io::Result<[u8; 16]>) -> io::Result<Self> {
+        let bytes = Zeroizing::new(draw()?);
+        Ok(Salt(bytes))
+    }
+
+    /// The hash of who may share a cache.
+    pub(super) fn hash_namespace(&self, namespace: &Namespace<'_>) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        namespace.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The hash of a block's tokens, which only those of one namespace share.
+    pub(super) fn hash_block(&self, namespace: u64, tokens: &[u32]) -> ContentHash {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write_u64(namespace);
+        hasher.write(bytemuck::cast_slice(tokens));
+        ContentHash(hasher.finish())
     }
 
     fn hash(&self, bytes: &[u8]) -> u64 {
@@ -47,13 +69,6 @@ impl Anonymizer {
     /// The same record, anonymous. Records must come in order of time.
     pub fn anonymize(&mut self, record: &Record) -> Record {
         let blocks = record.blocks.iter().map(|block| self.number(&block.0.to_le_bytes())).collect();
-        self.with_blocks(record, blocks)
-    }
-
-    /// The same for a prompt whose tokens are known, in blocks of `block_tokens`; the record's own blocks do not matter.
-    pub fn anonymize_tokens(&mut self, record: &Record, tokens: &[u32], block_tokens: usize) -> Record {
-        let chunks = tokens.chunks(block_tokens.max(1));
-        let blocks = chunks.map(|block| self.number(bytemuck::cast_slice(block))).collect();
         self.with_blocks(record, blocks)
     }
 

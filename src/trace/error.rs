@@ -46,11 +46,13 @@ pub enum TraceError {
         /// What the first line is like.
         found: String,
     },
-    /// A Parquet file.
-    #[error("{path} is a Parquet file, which cannot be read; write it as CSV first", path = path.display())]
+    /// A Parquet file that cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// An overlay over prompts whose structure is known.
     #[error("{path} has a prefix structure of its own ({provenance}); no overlay can be laid over it", path = path.display())]
@@ -109,7 +111,7 @@ pub enum LineError {
     },
     /// It holds text.
     #[error(
-        "{format} holds text, and lengths and blocks of text need a tokenizer; tokenize it first, e.g. to Marconi's form"
+        "{format} holds text, and lengths and blocks of text need a tokenizer: name the model's folder with --tokenizer"
     )]
     NeedsTokenizer {
         /// The format.

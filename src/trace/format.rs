@@ -5,6 +5,7 @@
 
 mod azure;
 mod burstgpt;
+mod chats;
 mod csv;
 mod dynamo;
 mod dynamo_request;
@@ -12,6 +13,7 @@ mod fields;
 mod gmi;
 mod kavier;
 mod llmservingsim;
+mod lmsys;
 mod marconi;
 mod mooncake;
 pub(super) mod native;
@@ -25,14 +27,18 @@ mod weka;
 
 use super::error::{LineError, TraceError};
 use super::items::Items;
+use super::parquet;
 use super::provenance::Provenance;
 use super::record::Record;
 use super::tally::{DropReason, Tally};
+use super::tokenize::Tokenizer;
 use crate::routing::block::BlockSize;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::PathBuf;
 
+pub use chats::ChatArrivals;
 pub use time::TimeUnit;
 
 /// How a trace is written.
@@ -58,6 +64,8 @@ pub enum Format {
     LlmServingSim,
     /// Claude Code sessions, as Weka's kv-cache-tester has them.
     Weka,
+    /// LMSys-Chat-1M conversations.
+    LmSys,
     /// ShareGPT conversations.
     ShareGpt,
     /// Kavier's input.
@@ -88,6 +96,8 @@ enum Shape {
     Json(fn(&Map<String, Value>) -> bool),
     /// By columns in the heading.
     Csv(&'static [&'static str]),
+    /// By columns in the heading, or, in Parquet, by the same fields.
+    Columns(&'static [&'static str]),
 }
 
 /// What a parser is made from.
@@ -97,6 +107,9 @@ pub(super) struct Opening<'a> {
     pub(super) unit: TimeUnit,
     /// What the user says.
     pub(super) block_size: Option<BlockSize>,
+    /// For texts.
+    pub(super) tokenizer: Option<&'a Tokenizer>,
+    pub(super) arrivals: ChatArrivals,
 }
 
 /// A parser, and what is known once it is made.
@@ -111,6 +124,11 @@ pub(super) struct Opened {
 /// From one line or element to any number of records.
 pub(super) trait Parse: Send {
     fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError>;
+
+    /// The trace is at its end.
+    fn finish(&mut self, _out: &mut Batch) -> Result<(), LineError> {
+        Ok(())
+    }
 }
 
 /// What parsing gave and left out.
@@ -132,7 +150,7 @@ impl Batch {
 
 impl Format {
     /// All formats; what fits two is the one that comes first.
-    pub const ALL: [Format; 15] = [
+    pub const ALL: [Format; 16] = [
         Format::Native,
         Format::QwenBailian,
         Format::DynamoRequest,
@@ -143,6 +161,7 @@ impl Format {
         Format::Dynamo,
         Format::LlmServingSim,
         Format::Weka,
+        Format::LmSys,
         Format::ShareGpt,
         Format::Kavier,
         Format::BurstGpt,
@@ -162,6 +181,7 @@ impl Format {
             Format::Marconi => &marconi::SPEC,
             Format::LlmServingSim => &llmservingsim::SPEC,
             Format::Weka => &weka::SPEC,
+            Format::LmSys => &lmsys::SPEC,
             Format::ShareGpt => &sharegpt::SPEC,
             Format::Kavier => &kavier::SPEC,
             Format::BurstGpt => &burstgpt::SPEC,
@@ -202,14 +222,14 @@ impl Format {
             Ok(Some(first)) => first,
             Ok(None) => return Err(TraceError::Empty { path }),
             Err(error) => {
-                return Err(if items.starts_with(PARQUET_MAGIC) { TraceError::Parquet { path } } else { error });
+                return Err(if items.starts_with(parquet::MAGIC) { streamed_parquet(path) } else { error });
             }
         };
         if first.starts_with(LFS_MAGIC) {
             return Err(TraceError::LfsPointer { path });
         }
-        if first.as_bytes().starts_with(PARQUET_MAGIC) {
-            return Err(TraceError::Parquet { path });
+        if first.as_bytes().starts_with(parquet::MAGIC) {
+            return Err(streamed_parquet(path));
         }
         let found = match serde_json::from_str::<Value>(first) {
             Ok(Value::Object(fields)) => Format::of_object(&fields),
@@ -226,7 +246,11 @@ impl Format {
     }
 
     fn of_object(fields: &Map<String, Value>) -> Result<Format, String> {
-        let fits = |format: &Format| matches!(format.spec().shape, Shape::Json(fits) if fits(fields));
+        let fits = |format: &Format| match format.spec().shape {
+            Shape::Json(fits) => fits(fields),
+            Shape::Columns(columns) => columns.iter().all(|&name| fields.contains_key(name)),
+            Shape::Csv(_) => false,
+        };
         Format::ALL.into_iter().find(fits).ok_or_else(|| {
             let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
             format!("has the fields {}", names.join(", "))
@@ -236,7 +260,7 @@ impl Format {
     fn of_heading(line: &str) -> Result<Format, String> {
         let header = csv::Header::new(line);
         let fits = |format: &Format| match format.spec().shape {
-            Shape::Csv(columns) => columns.iter().all(|name| header.index(name).is_some()),
+            Shape::Csv(columns) | Shape::Columns(columns) => columns.iter().all(|name| header.index(name).is_some()),
             Shape::Json(_) => false,
         };
         let said = || "is neither JSON nor a heading with known columns".to_owned();
@@ -245,7 +269,11 @@ impl Format {
 }
 
 const LFS_MAGIC: &str = "version https://git-lfs.github.com/spec/";
-const PARQUET_MAGIC: &[u8] = b"PAR1";
+
+fn streamed_parquet(path: PathBuf) -> TraceError {
+    let reason = "a Parquet file is read from its end, so neither a stream nor a compressed file of it can be read";
+    TraceError::Parquet { path, reason: reason.to_owned() }
+}
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

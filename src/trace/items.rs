@@ -1,12 +1,17 @@
 //! From bytes to the pieces that each hold a record: lines, or the values of a JSON array.
 
 use super::error::{LineError, TraceError};
-use super::source::{Bytes, Source, decompressed};
+use super::parquet::Rows;
+use super::source::{Bytes, Part, Source, counted, decompressed};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-/// A prompt of ten million 16-token blocks fits.
-const ITEM_MIB_MAX: usize = 128;
+/// The longest line. The longest prompt that is taken has a million ids of 16-token blocks, and they fit.
+const LINE_MIB_MAX: usize = 8;
+/// The longest object that may stand over several lines, as Weka's do: a whole session.
+const OBJECT_MIB_MAX: usize = 32;
 const BOM: &[u8] = &[0xef, 0xbb, 0xbf];
 
 /// What a piece is.
@@ -22,8 +27,10 @@ enum Framing {
 pub(super) struct Items {
     /// The trace, in messages.
     path: PathBuf,
-    parts: Box<dyn Iterator<Item = (PathBuf, io::Result<Bytes>)> + Send>,
+    parts: Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send>,
     reader: BufReader<Bytes>,
+    /// Instead of a reader's bytes, where the part is a Parquet file.
+    rows: Option<Box<Rows>>,
     framing: Framing,
     item: Vec<u8>,
     /// Of the item, or where it begins. Counted from 1.
@@ -32,28 +39,51 @@ pub(super) struct Items {
     lines_inside: u64,
     /// The item is to come again.
     again: bool,
+    /// Bytes read, as they are stored, and how many there are, where that is counted.
+    pub(super) bytes_read: Arc<AtomicU64>,
+    pub(super) bytes_total: Option<u64>,
 }
 
 impl Items {
     pub(super) fn open(source: &Source) -> Result<Items, TraceError> {
-        let folder = matches!(source, Source::Folder { .. });
-        Items::start(source.path().to_owned(), source.parts(), if folder { Framing::Objects } else { Framing::Lines })
+        let framing = match source {
+            Source::Folder { .. } => Framing::Objects,
+            Source::File(_) | Source::Bundled { .. } => Framing::Lines,
+        };
+        let count = Arc::default();
+        let mut items = Items::start(source.path().to_owned(), source.parts(&count), framing, count)?;
+        // The library that reads Parquet does not say how far it is.
+        items.bytes_total = if items.rows.is_some() { None } else { source.bytes() };
+        Ok(items)
     }
 
     /// Pieces of a stream that can be read only once.
     pub(super) fn of_stream(name: &Path, stream: Bytes) -> Result<Items, TraceError> {
-        let part = (name.to_owned(), decompressed(stream));
-        Items::start(name.to_owned(), Box::new(std::iter::once(part)), Framing::Lines)
+        let count = Arc::default();
+        let part = (name.to_owned(), decompressed(counted(stream, &count)).map(Part::Bytes));
+        Items::start(name.to_owned(), Box::new(std::iter::once(part)), Framing::Lines, count)
     }
 
     fn start(
         path: PathBuf,
-        parts: Box<dyn Iterator<Item = (PathBuf, io::Result<Bytes>)> + Send>,
+        parts: Box<dyn Iterator<Item = (PathBuf, io::Result<Part>)> + Send>,
         framing: Framing,
+        bytes_read: Arc<AtomicU64>,
     ) -> Result<Items, TraceError> {
         let reader = BufReader::new(Box::new(io::empty()) as Bytes);
-        let mut items =
-            Items { path, parts, reader, framing, item: Vec::new(), line: 0, lines_inside: 0, again: false };
+        let mut items = Items {
+            path,
+            parts,
+            reader,
+            rows: None,
+            framing,
+            item: Vec::new(),
+            line: 0,
+            lines_inside: 0,
+            again: false,
+            bytes_read,
+            bytes_total: None,
+        };
         items.next_part()?;
         let array = items.reader.fill_buf().map(|start| start.trim_ascii_start().first() == Some(&b'['));
         match array {
@@ -113,6 +143,7 @@ impl Items {
     fn advance(&mut self) -> Result<bool, TraceError> {
         loop {
             let found = match self.framing {
+                _ if self.rows.is_some() => self.read_row(),
                 Framing::Lines => self.read_line(),
                 Framing::Objects => self.read_object(),
             };
@@ -130,6 +161,9 @@ impl Items {
         match error.kind() {
             // A gzip stream that is cut off, above all.
             io::ErrorKind::UnexpectedEof => self.error(LineError::Truncated),
+            io::ErrorKind::InvalidData if self.rows.is_some() => {
+                self.error(LineError::Malformed { reason: error.to_string() })
+            }
             // Nobody but a decompressor says so.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
                 self.error(LineError::Malformed { reason: format!("the compressed data are damaged: {error}") })
@@ -140,9 +174,17 @@ impl Items {
 
     /// Goes on to the next file; false when there is none.
     fn next_part(&mut self) -> Result<bool, TraceError> {
-        let Some((path, bytes)) = self.parts.next() else { return Ok(false) };
-        let bytes = bytes.map_err(|source| TraceError::Io { path: path.clone(), source })?;
+        let Some((path, part)) = self.parts.next() else { return Ok(false) };
+        let (bytes, rows) = match part {
+            Ok(Part::Bytes(bytes)) => (bytes, None),
+            Ok(Part::Rows(rows)) => (Box::new(io::empty()) as Bytes, Some(rows)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(TraceError::Parquet { path, reason: error.to_string() });
+            }
+            Err(source) => return Err(TraceError::Io { path, source }),
+        };
         self.reader = BufReader::with_capacity(BUFFER_BYTES, bytes);
+        self.rows = rows;
         (self.path, self.line, self.lines_inside) = (path, 0, 0);
         if let Ok(start) = self.reader.fill_buf()
             && start.starts_with(BOM)
@@ -152,14 +194,25 @@ impl Items {
         Ok(true)
     }
 
+    /// The next row, as an object. Rows count as lines.
+    fn read_row(&mut self) -> Result<bool, Stop> {
+        self.line += 1;
+        let Some(rows) = &mut self.rows else { return Ok(false) };
+        let found = rows.next(&mut self.item)?;
+        if self.item.len() > LINE_MIB_MAX << 20 {
+            return Err(Stop::Item(LineError::TooLong { limit_mib: LINE_MIB_MAX }));
+        }
+        Ok(found)
+    }
+
     fn read_line(&mut self) -> Result<bool, Stop> {
-        let limit = (ITEM_MIB_MAX << 20) as u64;
+        let limit = (LINE_MIB_MAX << 20) as u64;
         loop {
             self.item.clear();
             self.line += 1;
             let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.item)?;
             if read as u64 == limit {
-                return Err(Stop::Item(LineError::TooLong { limit_mib: ITEM_MIB_MAX }));
+                return Err(Stop::Item(LineError::TooLong { limit_mib: LINE_MIB_MAX }));
             }
             if read == 0 {
                 return Ok(false);
@@ -207,8 +260,8 @@ impl Items {
                 let reason = format!("expected a JSON object, found `{}`", byte.escape_ascii());
                 return Err(Stop::Item(LineError::Malformed { reason }));
             }
-            if self.item.len() > ITEM_MIB_MAX << 20 {
-                return Err(Stop::Item(LineError::TooLong { limit_mib: ITEM_MIB_MAX }));
+            if self.item.len() > OBJECT_MIB_MAX << 20 {
+                return Err(Stop::Item(LineError::TooLong { limit_mib: OBJECT_MIB_MAX }));
             }
         }
     }

@@ -96,6 +96,13 @@ impl Overlaid {
         Overlaid { shape: Shape::Untouched, block_size, chance: Pcg64::seed_from_u64(0), fresh: 0 }
     }
 
+    /// Where every prompt is unlike every other, gives none any blocks from now on.
+    pub(super) fn leave_out_unshared(&mut self) {
+        if matches!(self.shape, Shape::None) {
+            self.shape = Shape::Untouched;
+        }
+    }
+
     /// Gives `record` its blocks.
     pub(super) fn lay(&mut self, record: &mut Record) {
         let count = self.block_size.touched_blocks(record.prompt_tokens) as usize;

@@ -1,7 +1,7 @@
 //! From a file to records.
 
 use super::error::{LineError, TraceError};
-use super::format::{Batch, Format, Opening, Parse, TimeUnit};
+use super::format::{Batch, ChatArrivals, Format, Opening, Parse, TimeUnit};
 use super::items::Items;
 use super::order::Order;
 use super::overlay::{Overlaid, Overlay};
@@ -9,9 +9,12 @@ use super::provenance::Provenance;
 use super::record::Record;
 use super::source::{Bytes, Source};
 use super::tally::Tally;
+use super::tokenize::Tokenizer;
 use super::writer::read_sidecar;
 use crate::routing::block::BlockSize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A trace that can be read, any number of times.
@@ -33,6 +36,10 @@ pub struct How {
     pub block_size: Option<BlockSize>,
     /// The prefix structure of a trace that has none.
     pub overlay: Overlay,
+    /// What makes texts tokens; traces of texts cannot be read without.
+    pub tokenizer: Option<Tokenizer>,
+    /// When conversations of a trace without times begin.
+    pub arrivals: ChatArrivals,
 }
 
 impl Trace {
@@ -132,6 +139,22 @@ impl Records {
         &self.provenance
     }
 
+    /// For readers that do not look at blocks which nothing shares: they are not made.
+    pub(super) fn leave_out_unshared_blocks(&mut self) {
+        self.overlaid.leave_out_unshared();
+    }
+
+    /// How many bytes there are to read, as they are stored; `None` where that is not counted: of a stream, or of Parquet.
+    pub fn bytes_total(&self) -> Option<u64> {
+        self.items.bytes_total
+    }
+
+    /// Tells, whenever asked, how many bytes have been read.
+    pub fn bytes_read(&self) -> impl Fn() -> u64 + use<> {
+        let read = Arc::clone(&self.items.bytes_read);
+        move || read.load(Ordering::Relaxed)
+    }
+
     /// What was read and left out so far.
     pub fn tally(&self) -> Tally {
         Tally { records: self.records, ..self.batch.tally }
@@ -146,6 +169,8 @@ impl Records {
             first: &first,
             unit: how.time_unit.or(format.time_unit()).unwrap_or(TimeUnit::Seconds),
             block_size: how.block_size,
+            tokenizer: how.tokenizer.as_ref(),
+            arrivals: how.arrivals,
         };
         let opened = match format.open(&opening) {
             Ok(opened) => opened,
@@ -195,7 +220,10 @@ impl Records {
                     let parsed = self.parser.parse(item, &mut self.batch);
                     parsed.map_err(|error| self.items.error(error))?;
                 }
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    self.parser.finish(&mut self.batch).map_err(|error| self.items.error(error))?;
+                }
             }
         }
     }

@@ -1,224 +1,214 @@
 //! Records live requests, anonymously, in files that `replay` reads.
 //!
-//! [`Recorder::record`] never waits: it puts a request into a queue of limited length, and when that is full it counts the
-//! request as dropped and returns. One thread takes requests from the queue, makes them anonymous and writes each as one
-//! whole line, so that a killed process leaves complete lines. When a file is large enough, or holds as many distinct
-//! blocks or requests as may be remembered, the next one begins, with a new salt: files cannot be linked.
+//! How long an answer gets is known when it ends, but a trace is in order of arrival. So a request is held from its arrival
+//! until it ended and all that came before it ended or were given up. [`Recorder::arrived`] and [`Recorder::ended`] take a
+//! lock for as long as it takes to put something into a queue, and never wait for a file: when what is held takes as much
+//! memory as it may, a request is counted as dropped. One thread makes requests anonymous and writes each as one whole line
+//! at once, so that a killed process leaves complete lines; tokens are kept only until that thread has hashed them.
+//!
+//! When a file is large enough, or holds as many distinct blocks or requests as may be remembered, the next one begins, with
+//! a new salt: files cannot be linked.
 //!
 //! Absent on purpose: clocks and dice. The caller says when a request came, and where salts come from.
 
-use super::anonymize::{Anonymizer, Salt};
-use super::provenance::Provenance;
-use super::record::{Kind, Record};
-use super::writer::{Target, Writer};
-use crate::routing::block::BlockSize;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+mod continuation;
+mod files;
+mod held;
+
+use super::anonymize::Salt;
+use super::record::Kind;
+use crate::routing::block::Namespace;
+use files::Files;
+use held::{End, Held, Step};
+use parking_lot::{Condvar, Mutex};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Where and how much to record.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecorderConfig {
     /// Files go here, as `recording-000001.jsonl` and so on. It must exist.
     pub folder: PathBuf,
-    /// Requests that may wait to be written.
-    pub queue_max: usize,
     /// A file of more bytes is followed by the next one.
     pub file_bytes_max: u64,
-    /// The same of distinct blocks: each is remembered in about 32 bytes while its file is written.
+    /// The same of distinct blocks: each is remembered in about 64 bytes while its file is written.
     pub file_blocks_max: usize,
     /// The same of requests: each is remembered, too.
     pub file_requests_max: u64,
+    /// Recordings in the folder, at most; the oldest is deleted when there would be more.
+    pub files_max: usize,
+    /// What held requests may take, in bytes. At half of it the oldest that has not ended is given up; at all of it what
+    /// comes is dropped.
+    pub memory_bytes_max: usize,
+    /// A request that has not ended so long after it came is given up, so that those after it can be written.
+    pub wait_max: Duration,
 }
 
-/// A served request.
+/// A request that was placed.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct Arrival<'a> {
     /// When it came, by the caller's clock.
     pub at: Duration,
+    /// Who may share a cache with it; of this too only a salted hash is kept.
+    pub namespace: Namespace<'a>,
     /// The prompt.
-    pub tokens: Arc<[u32]>,
-    /// Output length.
-    pub output_tokens: u32,
-    /// The caller's name for it, to be named as a parent later.
-    pub chat: u64,
-    /// The request that it continues, if it is known.
-    pub parent: Option<u64>,
+    pub tokens: &'a [u32],
+    /// The conversation that it belongs to, where that is known; else it is found from prompts.
+    pub session: Option<u64>,
     /// The service's word for its sort.
     pub kind: Option<Kind>,
 }
 
-/// What was recorded.
+/// What became of requests, each counted once, and what there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// Requests written.
+    /// Written.
     pub written: u64,
-    /// Requests dropped because the queue was full or writing had failed.
-    pub dropped: u64,
-    /// Files written.
+    /// Dropped because as much was held as may be.
+    pub full: u64,
+    /// Given up because they took too long to end.
+    pub late: u64,
+    /// Left out because they did not end well.
+    pub unfinished: u64,
+    /// Left out because prompt or output were empty.
+    pub empty: u64,
+    /// Dropped because writing had failed.
+    pub failed: u64,
+    /// Files begun.
     pub files: u64,
+    /// Bytes that held requests take now.
+    pub held_bytes: u64,
 }
 
-/// The recorder's door. Shared freely; recording ends with [`Recorder::finish`].
+/// The recorder's door. Recording ends with [`Recorder::finish`].
 pub struct Recorder {
-    queue: SyncSender<Served>,
-    dropped: AtomicU64,
-    thread: JoinHandle<io::Result<Recorded>>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    held: Mutex<Held>,
+    /// Told when there may be something to do for the thread.
+    work: Condvar,
+    /// Makes tokens hashes until a file's own salt makes those numbers. Never written, wiped at the end.
+    salt: Salt,
 }
 
 impl RecorderConfig {
-    /// A hundred megabytes a file, and at most about as much memory.
+    /// Hundred files of at most a hundred megabytes, 64 MiB of held requests beside as much for the file.
     pub fn new(folder: PathBuf) -> Self {
         RecorderConfig {
             folder,
-            queue_max: 1024,
             file_bytes_max: 100 << 20,
             file_blocks_max: 1 << 20,
             file_requests_max: 1 << 20,
+            files_max: 100,
+            memory_bytes_max: 64 << 20,
+            wait_max: Duration::from_secs(600),
         }
     }
 }
 
 impl Recorder {
-    /// Begins to record. `salt` draws sixteen bytes from the system's source of chance, once for each file.
+    /// Begins to record. `salt` draws sixteen bytes from the system's source of chance, now and once for each file.
+    ///
+    /// A recording that a killed process left is cut after its last whole line. An error is that of the folder.
     pub fn start(
         config: RecorderConfig,
-        salt: impl FnMut() -> io::Result<[u8; 16]> + Send + 'static,
+        mut salt: impl FnMut() -> io::Result<[u8; 16]> + Send + 'static,
     ) -> io::Result<Recorder> {
-        let (queue, requests) = sync_channel(config.queue_max);
-        let thread = thread::Builder::new().name("trace-recorder".to_owned()).spawn(move || {
-            Recording { config, salt, file: None, number: 0, recorded: Recorded::default() }.run(&requests)
-        })?;
-        Ok(Recorder { queue, dropped: AtomicU64::new(0), thread })
+        let held = Held::new(config.memory_bytes_max, config.wait_max);
+        let first = Salt::drawn(&mut salt)?;
+        let mut files = Files::open(config, Box::new(salt))?;
+        let shared = Arc::new(Shared { held: Mutex::new(held), work: Condvar::new(), salt: first });
+        let for_thread = Arc::clone(&shared);
+        let thread =
+            thread::Builder::new().name("trace-recorder".to_owned()).spawn(move || for_thread.run(&mut files))?;
+        Ok(Recorder { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Records a request, or counts it as dropped; never waits. True when it was taken.
-    pub fn record(&self, request: Served) -> bool {
-        let taken = self.queue.try_send(request).is_ok();
-        if !taken {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// A request was placed; `request` is its name until it ends. True when it was taken.
+    pub fn arrived(&self, request: u64, arrival: &Arrival<'_>) -> bool {
+        let namespace = self.shared.salt.hash_namespace(&arrival.namespace);
+        let taken = self.shared.held.lock().arrived(request, arrival, namespace);
+        self.shared.work.notify_one();
         taken
     }
 
-    /// Requests dropped so far.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// A request ended well at that time, with so many tokens of output; unknown names change nothing.
+    pub fn ended(&self, request: u64, at: Duration, output_tokens: u32) {
+        self.end(request, End::Well { at, output_tokens });
     }
 
-    /// Writes what still waits, and stops. An error of writing, which ended the recording early, comes out here.
-    pub fn finish(self) -> io::Result<Recorded> {
-        let Recorder { queue, dropped, thread } = self;
-        drop(queue);
-        match thread.join() {
-            Ok(recorded) => Ok(Recorded { dropped: dropped.into_inner(), ..recorded? }),
-            Err(panic) => std::panic::resume_unwind(panic),
+    /// A request ended otherwise.
+    pub fn abandoned(&self, request: u64) {
+        self.end(request, End::Badly);
+    }
+
+    fn end(&self, request: u64, end: End) {
+        self.shared.held.lock().ended(request, end);
+        self.shared.work.notify_one();
+    }
+
+    /// What became of requests so far.
+    pub fn recorded(&self) -> Recorded {
+        self.shared.held.lock().recorded()
+    }
+
+    /// Why writing failed, told once. After that, nothing is recorded.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.shared.held.lock().error.take()
+    }
+
+    /// Gives up what has not ended, writes the rest, and stops. Nothing is recorded afterwards.
+    pub fn finish(&self) -> Recorded {
+        self.close();
+        if let Some(thread) = self.thread.lock().take()
+            && let Err(panic) = thread.join()
+        {
+            std::panic::resume_unwind(panic);
         }
+        self.recorded()
+    }
+
+    fn close(&self) {
+        self.shared.held.lock().closing = true;
+        self.shared.work.notify_one();
     }
 }
 
-/// The writing side.
-struct Recording<S> {
-    config: RecorderConfig,
-    salt: S,
-    file: Option<Current>,
-    /// Of the file that was begun last.
-    number: u64,
-    recorded: Recorded,
-}
-
-/// The file that is being written.
-struct Current {
-    writer: Writer<Counted>,
-    anonymizer: Anonymizer,
-    requests: u64,
-}
-
-/// A file that knows its size. Not buffered: a line is written when it is complete.
-struct Counted {
-    file: File,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.bytes.fetch_add(written as u64, Ordering::Relaxed);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
-impl<S: FnMut() -> io::Result<[u8; 16]>> Recording<S> {
-    fn run(mut self, requests: &Receiver<Served>) -> io::Result<Recorded> {
-        let bytes = Arc::new(AtomicU64::new(0));
-        for request in requests {
-            // An empty prompt or answer is no request to replay.
-            if request.tokens.is_empty() || request.output_tokens == 0 {
-                continue;
-            }
-            let current = match &mut self.file {
-                Some(current) => current,
-                None => {
-                    bytes.store(0, Ordering::Relaxed);
-                    let begun = self.begin(bytes.clone())?;
-                    self.file.insert(begun)
+impl Shared {
+    /// The thread's work; nothing slow is done under the lock.
+    fn run(&self, files: &mut Files) {
+        let mut held = self.held.lock();
+        loop {
+            match held.step() {
+                Step::Hash { position, namespace, tokens } => {
+                    drop(held);
+                    let blocks = tokens.chunks(held::BLOCK_TOKENS).map(|block| self.salt.hash_block(namespace, block));
+                    let blocks = blocks.collect();
+                    drop(tokens);
+                    held = self.held.lock();
+                    held.hashed(position, blocks);
                 }
-            };
-            current.write(&request)?;
-            self.recorded.written += 1;
-            let full = bytes.load(Ordering::Relaxed) >= self.config.file_bytes_max
-                || current.anonymizer.distinct_blocks() >= self.config.file_blocks_max
-                || current.requests >= self.config.file_requests_max;
-            if full {
-                self.file = None;
+                Step::Write(request) => {
+                    drop(held);
+                    let written = files.write(&request);
+                    held = self.held.lock();
+                    held.written(written);
+                }
+                Step::Wait => self.work.wait(&mut held),
+                Step::Stop => return,
             }
         }
-        Ok(self.recorded)
-    }
-
-    /// Begins the next file; earlier recordings are never overwritten.
-    fn begin(&mut self, bytes: Arc<AtomicU64>) -> io::Result<Current> {
-        let file = loop {
-            self.number += 1;
-            let path = self.config.folder.join(format!("recording-{:06}.jsonl", self.number));
-            match OpenOptions::new().write(true).create_new(true).open(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => break other?,
-            }
-        };
-        let mut salt = (self.salt)()?;
-        let anonymizer = Anonymizer::new(Salt::new(salt));
-        zeroize::Zeroize::zeroize(&mut salt);
-        self.recorded.files += 1;
-        let counted = Counted { file, bytes };
-        let writer = Writer::new(counted, Target::QwenBailian, BlockSize::DEFAULT, &Provenance::Real)?;
-        Ok(Current { writer, anonymizer, requests: 0 })
-    }
-}
-
-impl Current {
-    fn write(&mut self, request: &Served) -> io::Result<()> {
-        let record = Record {
-            at: request.at,
-            prompt_tokens: u32::try_from(request.tokens.len()).unwrap_or(u32::MAX),
-            output_tokens: request.output_tokens,
-            chat: Some(request.chat),
-            parent: request.parent,
-            kind: request.kind.clone(),
-            ..Record::default()
-        };
-        let block_tokens = BlockSize::DEFAULT.tokens() as usize;
-        let anonymous = self.anonymizer.anonymize_tokens(&record, &request.tokens, block_tokens);
-        self.requests += 1;
-        self.writer.write(&anonymous)
     }
 }

@@ -13,13 +13,14 @@ mod text;
 
 pub use accesses::Eviction;
 pub use arrivals::Arrivals;
+use distribution::Counts;
 pub use distribution::Distribution;
-pub use reuse::{CacheSize, Interval, Popularity, ReuseStats};
+pub use reuse::{CacheSize, CurvePoint, Interval, Popularity, ReuseStats};
 
 use super::error::TraceError;
 use super::lineage::Lineage;
 use super::provenance::Provenance;
-use super::published::Published;
+use super::published::{Published, PublishedFile};
 use super::reader::Records;
 use super::record::Record;
 use super::tally::Tally;
@@ -27,6 +28,7 @@ use crate::routing::block::BlockSize;
 use reuse::ReuseCollector;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What is in a trace. Serialises to JSON with these field names; the same trace gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -111,14 +113,45 @@ impl Stats {
             block_size: records.block_size(),
             prefix: records.provenance().clone(),
         };
+        records.leave_out_unshared_blocks();
         let stats = Stats::of_any(about, records.by_ref(), progress)?;
         Ok(Stats { tally: records.tally(), ..stats })
+    }
+
+    /// The same of a file that is called like a published one, compared with what is published of that.
+    pub fn of_published(
+        path: &Path,
+        published: &PublishedFile,
+        records: &mut Records,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stats, TraceError> {
+        let about = About {
+            file: &path.file_name().unwrap_or_default().to_string_lossy(),
+            format: records.format().name(),
+            block_size: records.block_size(),
+            prefix: records.provenance().clone(),
+        };
+        let sizes: Vec<u64> = published.curve.iter().map(|&(blocks, ..)| blocks).collect();
+        let stats = Stats::of_sized(about, records.by_ref(), &sizes, progress)?;
+        let mut stats = Stats { tally: records.tally(), ..stats };
+        stats.published = Some(Published::compare(published, path, &stats)?);
+        Ok(stats)
     }
 
     /// The same of records from anywhere, with nothing left out.
     pub fn of_any(
         about: About<'_>,
         all: impl Iterator<Item = Result<Record, TraceError>>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stats, TraceError> {
+        Stats::of_sized(about, all, &[], progress)
+    }
+
+    /// With hit ratios of the second half for caches of `sizes` blocks.
+    fn of_sized(
+        about: About<'_>,
+        all: impl Iterator<Item = Result<Record, TraceError>>,
+        sizes: &[u64],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stats, TraceError> {
         let shares = !about.prefix.is_none();
@@ -128,7 +161,7 @@ impl Stats {
             progress(1);
         }
         let Collector { arrivals, input, output, lineage, session_sizes, gaps, turns, kinds, reuse } = collector;
-        let requests = input.len() as u64;
+        let requests = input.len();
         let sessions = lineage.said.then(|| {
             let sizes: Vec<f64> = session_sizes.iter().map(|&size| f64::from(size)).collect();
             let single = session_sizes.iter().filter(|&&size| size == 1).count();
@@ -158,27 +191,21 @@ impl Stats {
             requests,
             tally: Tally { records: requests, ..Tally::default() },
             arrivals: arrivals.finish(),
-            input_tokens: Distribution::of(input),
-            output_tokens: Distribution::of(output),
+            input_tokens: input.distribution(),
+            output_tokens: output.distribution(),
             sessions,
             kinds,
-            reuse: reuse.map(|reuse| reuse.finish(&session_sizes)),
+            reuse: reuse.map(|reuse| reuse.finish(&session_sizes, sizes)),
             published: None,
         })
-    }
-
-    /// The same, compared with the published file of the same name, if there is one.
-    pub fn compared_with_published(mut self, path: &std::path::Path) -> Result<Stats, TraceError> {
-        self.published = Published::compare(path, &self)?;
-        Ok(self)
     }
 }
 
 /// What is kept of each request.
 struct Collector {
     arrivals: arrivals::Collector,
-    input: Vec<f64>,
-    output: Vec<f64>,
+    input: Counts,
+    output: Counts,
     lineage: Lineage,
     session_sizes: Vec<u32>,
     gaps: Vec<f64>,
@@ -192,8 +219,8 @@ impl Collector {
     fn new(reuse: Option<ReuseCollector>) -> Self {
         Collector {
             arrivals: arrivals::Collector::default(),
-            input: Vec::new(),
-            output: Vec::new(),
+            input: Counts::default(),
+            output: Counts::default(),
             lineage: Lineage::default(),
             session_sizes: Vec::new(),
             gaps: Vec::new(),
@@ -205,8 +232,8 @@ impl Collector {
 
     fn add(&mut self, record: &Record) {
         self.arrivals.add(record.at);
-        self.input.push(record.prompt_tokens.into());
-        self.output.push(record.output_tokens.into());
+        self.input.add(record.prompt_tokens);
+        self.output.add(record.output_tokens);
         let place = self.lineage.place(record);
         self.session_sizes.resize(self.lineage.sessions(), 0);
         self.session_sizes[place.session as usize] += 1;

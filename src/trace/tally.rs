@@ -15,6 +15,10 @@ pub struct Tally {
     pub dropped_bad_time: u64,
     /// Left out because prompt or output were longer than [`Tally::TOKENS_MAX`].
     pub dropped_too_long: u64,
+    /// Left out because what they continue is not in the trace, and so not their prompt.
+    pub dropped_missing_parent: u64,
+    /// Records that name a parent which is not in the trace before them; they count as first turns.
+    pub missing_parents: u64,
     /// Records whose number of block ids is not that of the blocks their prompt touches.
     pub miscounted_ids: u64,
 }
@@ -26,6 +30,7 @@ pub(super) enum DropReason {
     NoOutput,
     BadTime,
     TooLong,
+    MissingParent,
 }
 
 impl Tally {
@@ -38,6 +43,7 @@ impl Tally {
             DropReason::NoOutput => &mut self.dropped_no_output,
             DropReason::BadTime => &mut self.dropped_bad_time,
             DropReason::TooLong => &mut self.dropped_too_long,
+            DropReason::MissingParent => &mut self.dropped_missing_parent,
         } += 1;
     }
 
@@ -48,6 +54,8 @@ impl Tally {
             (self.dropped_no_output, "left out: no output (failed requests)"),
             (self.dropped_bad_time, "left out: time unreadable or out of order"),
             (self.dropped_too_long, "left out: longer than any context"),
+            (self.dropped_missing_parent, "left out: they continue what is not in the trace"),
+            (self.missing_parents, "kept as first turns: their parent is not in the trace"),
             (self.miscounted_ids, "kept, but with more or fewer block ids than their prompt has blocks"),
         ];
         let said = left_out.into_iter().filter(|&(count, _)| count > 0);

@@ -107,6 +107,11 @@ impl<W: Write> Writer<W> {
         self.numbers.len()
     }
 
+    /// What is written to.
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// Flushes and gives back what was written to.
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;

@@ -19,7 +19,7 @@ fn the_example_is_valid_and_states_the_defaults() {
     let example = Config::parse(Config::EXAMPLE).unwrap();
     let bare = Config::parse(INSTANCE).unwrap();
     assert_eq!(example.server, bare.server);
-    assert_eq!((example.http, example.health), (bare.http, bare.health));
+    assert_eq!((example.http, example.health, example.watch), (bare.http, bare.health, bare.watch));
     assert_eq!(example.routing, bare.routing);
     assert_eq!(example.routing, routing::Config::default());
     assert_eq!(example.instances.len(), 2);
@@ -30,10 +30,12 @@ fn the_example_is_valid_and_states_the_defaults() {
 fn every_setting_is_read() {
     let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\nhttp_listen = \"[::1]:3\"\n\
                 [http]\nbody_bytes_max = 10\nretries_max = 0\n[health]\ninterval_seconds = 0\nfailures_max = 9\n[routing]\npolicy = \"random\"\n\
-                block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_bytes_max = 11\n\
+                block_size = 32\nseed = 7\nlease_seconds = 5\nmax_in_flight = 9\nindex_bytes_max = 11\napproximate_blocks_max = 12\n\
                 [[instances]]\nname = \"a\"\nurl = \"http://[::1]:8000\"\nmodel = \"m\"\n\
                 kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\",\n\
-                replay_endpoint = \"tcp://r:5567\" }\n";
+                replay_endpoint = \"tcp://r:5567\" }\n\
+                [routing.tier_weights]\ngpu = 0.9\ncpu = 0.5\nstorage = 0\n\
+                [watch]\ndiscover_kv_events = false\nload_interval_busy_ms = 7\nload_interval_idle_ms = 70\n";
     let config = Config::parse(text).unwrap();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:1");
     assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
@@ -43,7 +45,12 @@ fn every_setting_is_read() {
     let routing = config.routing;
     assert_eq!((routing.policy, routing.block_size.tokens(), routing.seed), (PolicyKind::Random, 32, 7));
     assert_eq!((routing.lease.as_secs(), routing.requests_max, routing.index_bytes_max), (5, 9, 11));
+    let weights = routing.tier_weights;
+    assert_eq!((weights.gpu, weights.cpu, weights.storage, routing.approximate_blocks_max), (0.9, 0.5, 0.0, 12));
+    let load = config.watch.load.unwrap();
+    assert_eq!((config.watch.discover_kv_events, load.busy.as_millis(), load.idle.as_millis()), (false, 7, 70));
     let events = config.instances[0].kv_events.clone().unwrap();
+    assert!(!events.listens);
     assert_eq!(events.replay.unwrap().to_string(), "tcp://r:5567");
     assert_eq!((events.endpoint, events.topic.as_str()), (Endpoint { host: "::1".to_owned(), port: 5557 }, "kv"));
 }
@@ -136,10 +143,100 @@ fn an_instance_says_what_it_speaks_and_where() {
 }
 
 #[test]
+fn what_is_recorded_is_bounded_as_configured() {
+    let section = "[recorder]\nfolder = \"/r\"\nfile_bytes_max = 1\nfiles_max = 2\nmemory_bytes_max = 3\n";
+    let recorder = Config::parse(&format!("{section}{INSTANCE}")).unwrap().recorder.unwrap();
+    assert_eq!(recorder.folder.to_str(), Some("/r"));
+    assert_eq!((recorder.file_bytes_max, recorder.files_max, recorder.memory_bytes_max), (1, 2, 3));
+    assert_eq!(Config::parse(INSTANCE).unwrap().recorder, None);
+    // What the example says in comments are the defaults.
+    let example = Config::EXAMPLE.split("# [recorder]").nth(1).unwrap();
+    let lines = example.lines().filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")));
+    let example = Config::parse(&format!("[recorder]\n{}\n{INSTANCE}", lines.collect::<Vec<_>>().join("\n"))).unwrap();
+    let default = warmpath::trace::RecorderConfig::new("/var/lib/warmpath".into());
+    assert_eq!(example.recorder, Some(default));
+    let found = problems(&format!("[recorder]\nfiles_max = 0\nmemory_bytes_max = \"a\"\n{INSTANCE}"));
+    let paths: Vec<&str> = found.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+    assert_eq!(paths, ["recorder.folder", "recorder.files_max", "recorder.memory_bytes_max"]);
+}
+
+#[test]
 fn a_tokenizer_belongs_to_a_model_that_is_served() {
     let tokenizer = |model: &str| format!("{INSTANCE}[[tokenizers]]\nmodel = \"{model}\"\npath = \"/models/m\"\n");
     let tokenizers = Config::parse(&tokenizer("m")).unwrap().tokenizers;
     assert_eq!((tokenizers[0].model.as_str(), tokenizers[0].path.to_str()), ("m", Some("/models/m")));
     let found = problems(&tokenizer("x"));
     assert_eq!(found, ["tokenizers[0].model: no instance serves \"x\"; write an instance's model"]);
+}
+
+#[test]
+fn the_environment_stands_above_the_file() {
+    let parse = |text: &str, variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse_under(text, variables)
+    };
+    let file = format!("[routing]\npolicy = \"random\"\nseed = 1\n{INSTANCE}");
+    let variables = [
+        ("WARMPATH__ROUTING__POLICY", "round_robin"),
+        ("WARMPATH__SERVER__LISTEN", "0.0.0.0:7000"),
+        ("WARMPATH__HTTP__BODY_BYTES_MAX", "1_000"),
+        // Kubernetes gives these to everyone beside a service of that name.
+        ("WARMPATH_PORT", "tcp://10.0.0.1:9000"),
+        ("WARMPATH_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let config = parse(&file, &variables).unwrap();
+    assert_eq!((config.routing.policy, config.routing.seed), (PolicyKind::RoundRobin, 1));
+    assert_eq!((config.server.listen.to_string().as_str(), config.http.body_bytes_max), ("0.0.0.0:7000", 1000));
+
+    let wrong = [("WARMPATH__ROUTING__POLICI", "x"), ("WARMPATH__ROUTING", "x"), ("WARMPATH__ROUTING__SEED", "a b")];
+    let problems = parse(&file, &wrong).unwrap_err().problems;
+    let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["WARMPATH__ROUTING", "WARMPATH__ROUTING__POLICI", "WARMPATH__ROUTING__SEED"]);
+    // Checked as what is written in the file is.
+    let found = parse(&file, &[("WARMPATH__ROUTING__BLOCK_SIZE", "24")]).unwrap_err().problems;
+    assert_eq!(found[0].path, "routing.block_size");
+    // A file that cannot be read says where, whatever the environment says.
+    assert!(parse("[server\n", &variables).unwrap_err().to_string().contains("line 1"));
+}
+
+#[test]
+fn a_publisher_connects_or_is_connected_to() {
+    let events = |events: &str| format!("{INSTANCE}kv_events = {{ {events} }}\n");
+    let listening = Config::parse(&events("listen = \"tcp://0.0.0.0:5601\"")).unwrap().instances[0].kv_events.clone();
+    let listening = listening.unwrap();
+    assert_eq!((listening.endpoint.to_string().as_str(), listening.listens), ("tcp://0.0.0.0:5601", true));
+    for (text, path) in [
+        (events("listen = \"tcp://*:5601\""), "instances[0].kv_events.listen: "),
+        (events("listen = \"tcp://router:5601\""), "instances[0].kv_events.listen: "),
+        (
+            events("listen = \"tcp://0.0.0.0:1\", endpoint = \"tcp://a:1\""),
+            "instances[0].kv_events.listen: is there beside",
+        ),
+    ] {
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].starts_with(path), "{text}: {found:#?}");
+    }
+    let two = events("listen = \"tcp://0.0.0.0:5601\"");
+    let two = format!("{two}{}", two.replace("\"a\"", "\"b\"").replace("a:8000", "b:8000"));
+    assert!(problems(&two)[0].starts_with("instances[1].kv_events.listen: "), "{:#?}", problems(&two));
+}
+
+#[test]
+fn weights_and_intervals_make_sense() {
+    for (text, path) in [
+        ("[routing.tier_weights]\ncpu = 1.5\n", "routing.tier_weights.cpu: 1.5 is not from 0 to 1"),
+        ("[routing.tier_weights]\nstorage = 0.9\n", "routing.tier_weights.storage: 0.9 is more than"),
+        ("[routing.tier_weights]\ndisk = 0.9\n", "routing.tier_weights.disk: unknown field"),
+        (
+            "[watch]\nload_interval_busy_ms = 100\nload_interval_idle_ms = 10\n",
+            "watch.load_interval_idle_ms: 10 ms is less",
+        ),
+        ("[watch]\ndiscover_kv_events = 1\n", "watch.discover_kv_events: "),
+        ("[routing]\napproximate_blocks_max = 0\n", "routing.approximate_blocks_max: is 0"),
+    ] {
+        let found = problems(&format!("{text}{INSTANCE}"));
+        assert!(found.len() == 1 && found[0].starts_with(path), "{text}: {found:#?}");
+    }
+    let never = Config::parse(&format!("[watch]\nload_interval_busy_ms = 0\n{INSTANCE}")).unwrap();
+    assert_eq!(never.watch.load, None);
 }

@@ -51,11 +51,21 @@ async fn always(status: StatusCode) -> SocketAddr {
 }
 
 async fn send(app: &RunningApp, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, HeaderMap, Bytes) {
+    send_by(false, app, path, headers, body).await
+}
+
+async fn send_by(
+    http2: bool,
+    app: &RunningApp,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, HeaderMap, Bytes) {
     let mut request = hyper::Request::post(format!("http://{}{path}", app.http));
     for &(name, value) in headers {
         request = request.header(name, value);
     }
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
     let response = soon("a response", client.request(request)).await.unwrap();
     let (head, body) = response.into_parts();
@@ -71,7 +81,7 @@ async fn bodies_pass_byte_for_byte() {
     let (upstream, seen) = echo().await;
     let app = start_app(config(vec![instance("only", upstream, None)])).await;
     let long = format!("{{\"model\":\"m\",\"prompt\":\"{}\"}}", "long ".repeat(200_000));
-    let corpus: [(&str, &[u8]); 12] = [
+    let corpus: [(&str, &[u8]); 16] = [
         ("/v1/completions", br#"{"model":"m","prompt":[1,2,3],"what":{"is":[1,{"this":null}]}}"#),
         (
             "/v1/completions",
@@ -90,9 +100,14 @@ async fn bodies_pass_byte_for_byte() {
         ("/v1/responses?x=%20y", br#"{"model":"m","input":"hi"}"#),
         ("/v1/audio/transcriptions", b"--boundary\r\n\x00\x01\x02"),
         ("/inference/v1/generate", br#"{"model":"m","token_ids":[18446744073709551616,1e400]}"#),
+        ("/v1/messages", br#"{"messages":[],"messages":[{"role":"user","content":[]}],"system":null,"model":"m"}"#),
+        ("/v1/completions", br#"{"model":"m","prompt":["a",[1],null,{"b":[]}]}"#),
+        ("/v1/embeddings", b"{\"input\":[\"one\",\"two\"],\"model\":\"m\",\"\":0,\"a\\u0000\":[[[[[[]]]]]]}"),
+        ("/v1/chat/completions", b"\xef\xbb\xbf{\"model\":\"m\",\"messages\":[{}]}"),
     ];
-    for (at, (path, body)) in corpus.into_iter().enumerate() {
-        let (status, headers, answer) = send(&app, path, &[], body).await;
+    let both = corpus.iter().map(|one| (false, one)).chain(corpus.iter().map(|one| (true, one)));
+    for (at, (http2, &(path, body))) in both.enumerate() {
+        let (status, headers, answer) = send_by(http2, &app, path, &[], body).await;
         assert_eq!((status, headers["x-warmpath-instance"].to_str().unwrap()), (200, "only"));
         assert!(answer == body, "the answer to body {at} changed");
         let (uri, _, arrived) = seen.lock().unwrap()[at].clone();
@@ -153,11 +168,11 @@ async fn a_prompt_goes_where_it_is_cached_and_the_answer_says_so() {
     assert_eq!(app.metric("warmpath_reported_cached_tokens_total{instance=\"second\"}"), 96.0);
     assert_eq!(app.metric("warmpath_http_requests_total{answer=\"forwarded\"}"), 1.0);
 
-    // A text is not looked up, and is answered all the same.
+    // A text is looked up by its bytes, of which nothing is said, and is answered all the same.
     let text = json!({"model": MODEL, "prompt": "It was the best of times", "max_tokens": 2}).to_string();
     let (status, headers, _) = send(&app, "/v1/completions", &[], text.as_bytes()).await;
     assert_eq!((status, headers.get("x-warmpath-overlap-tokens")), (200, None));
-    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"text\"}"), 1.0);
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), 1.0);
     app.running.stop().await;
     first.running.stop().await;
     second.running.stop().await;

@@ -13,7 +13,7 @@ use warmpath::routing::Knowledge;
 use zeromq::{Endpoint, Socket, SocketRecv, SocketSend, XPubSocket, ZmqMessage};
 
 /// A publisher driven by hand.
-struct Publisher {
+pub struct Publisher {
     socket: XPubSocket,
     address: SocketAddr,
 }
@@ -27,11 +27,18 @@ impl Publisher {
         Publisher { socket, address: SocketAddr::from(([127, 0, 0, 1], port)) }
     }
 
-    async fn subscribed(&mut self) {
+    /// One that connects, as vLLM does where its endpoint names another host.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut socket = XPubSocket::new();
+        soon("the connection", socket.connect(&format!("tcp://{address}"))).await.unwrap();
+        Publisher { socket, address }
+    }
+
+    pub async fn subscribed(&mut self) {
         soon("the subscription", self.socket.recv()).await.unwrap();
     }
 
-    async fn send(&mut self, sequence: u64, payload: Vec<u8>) {
+    pub async fn send(&mut self, sequence: u64, payload: Vec<u8>) {
         let mut message = ZmqMessage::from(Bytes::from_static(b"kv-events"));
         message.push_back(Bytes::copy_from_slice(&sequence.to_be_bytes()));
         message.push_back(Bytes::from(payload));
@@ -39,7 +46,7 @@ impl Publisher {
     }
 
     /// One block of tokens under a name, after another one.
-    async fn store(&mut self, sequence: u64, block: u64, parent: Option<u64>, tokens: &[u32]) {
+    pub async fn store(&mut self, sequence: u64, block: u64, parent: Option<u64>, tokens: &[u32]) {
         let stored = WireEvent::Stored {
             block_hashes: vec![block],
             parent_block_hash: parent,
@@ -52,8 +59,15 @@ impl Publisher {
 }
 
 async fn subscribed() -> (Publisher, RunningApp) {
+    subscribed_with(|_| {}).await
+}
+
+/// As [`subscribed`], with a configuration that was changed.
+pub async fn subscribed_with(change: impl FnOnce(&mut Config)) -> (Publisher, RunningApp) {
     let mut publisher = Publisher::bind().await;
-    let app = start_app(fed_by(publisher.address)).await;
+    let mut config = fed_by(publisher.address);
+    change(&mut config);
+    let app = start_app(config).await;
     publisher.subscribed().await;
     (publisher, app)
 }
@@ -106,7 +120,8 @@ async fn a_gap_forgets_and_degrades_until_the_cache_is_cleared() {
     // What came before the gap is not known any more, so neither is what follows it.
     publisher.store(4, 10, Some(2), &prompt(4, 16)).await;
     app.batches(4.0).await;
-    eventually("the orphan", || app.count("event_orphans_total") == 1.0).await;
+    let orphans = "warmpath_kv_event_orphans_total{instance=\"only\",fate=\"kept\"}";
+    eventually("the orphan", || app.metric(orphans) == 1.0).await;
     assert_eq!((app.cached_blocks(0), app.knowledge(0)), (1, Knowledge::Degraded));
 
     publisher.send(5, wire::encode(1.0, &[WireEvent::Cleared])).await;

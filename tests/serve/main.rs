@@ -2,14 +2,20 @@
 #![cfg(feature = "serve")]
 
 mod admin;
+mod asked;
 mod codec;
 mod config;
+mod deploy;
 mod grpc;
 mod grpc_engine;
 mod http;
+mod hybrid;
 mod kv_events;
+mod load;
 mod mock;
+mod placement;
 mod process;
+mod recorder;
 mod replay;
 mod support;
 mod tokenizer;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server};
+use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::router_client::RouterClient;
@@ -122,7 +122,10 @@ pub async fn start_grpc_mock() -> RunningMock {
 }
 
 pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> Instance {
-    let source = |address| KvEvents { endpoint: Endpoint::from(address), replay: None, topic: String::new() };
+    let source = |address| {
+        let endpoint = Endpoint::from(address);
+        KvEvents { endpoint, listens: false, replay: None, topic: String::new() }
+    };
     Instance {
         name: name.to_owned(),
         url: format!("http://{http}"),
@@ -146,6 +149,9 @@ pub fn config(instances: Vec<Instance>) -> Config {
         routing: warmpath::routing::Config::default(),
         instances,
         tokenizers: Vec::new(),
+        recorder: None,
+        // As with health.
+        watch: Watch { discover_kv_events: false, load: None },
     }
 }
 
@@ -210,7 +216,7 @@ pub async fn open_post(address: SocketAddr, path: &str, body: &Value) -> hyper::
     send(request.body(Full::new(Bytes::from(body.to_string()))).unwrap()).await
 }
 
-async fn send(request: hyper::Request<Full<Bytes>>) -> hyper::Response<Incoming> {
+pub async fn send(request: hyper::Request<Full<Bytes>>) -> hyper::Response<Incoming> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     soon("a response", client.request(request)).await.expect("the server answers")
 }

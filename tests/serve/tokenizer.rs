@@ -64,7 +64,7 @@ async fn a_text_goes_where_it_is_cached() {
     assert_eq!(header("x-warmpath-instance"), "second");
     assert_eq!(header("x-warmpath-prompt-tokens"), text.len().to_string());
     assert_eq!(header("x-warmpath-overlap-tokens"), (blocks * 16).to_string());
-    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"text\"}"), 0.0);
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), 0.0);
     app.running.stop().await;
     first.running.stop().await;
     second.running.stop().await;
@@ -88,8 +88,49 @@ async fn a_chat_is_what_its_template_says() {
         let said = response.headers().get("x-warmpath-prompt-tokens").map(|tokens| tokens.to_str().unwrap());
         assert_eq!(said, tokens, "{body}");
     }
-    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"text\"}"), 1.0);
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"content\"}"), 1.0);
     app.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_takes_too_long_goes_by_load() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let mock = start_mock(mock_config()).await;
+    let mut fleet = with_tokenizer(config(vec![mock.instance("only")]), folder.path());
+    fleet.http.tokenize_max = std::time::Duration::from_millis(1);
+    let app = start_app(fleet).await;
+    // Longer than a millisecond on any machine, and than the mock takes: what it answers does not matter here.
+    let body = json!({"model": MODEL, "prompt": "It was the best of times. ".repeat(20_000), "max_tokens": 1});
+    let response = open_post(app.http, "/v1/completions", &body).await;
+    assert!(response.headers().get("x-warmpath-overlap-tokens").is_none());
+    assert_eq!(response.headers()["x-warmpath-instance"], "only");
+    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"late\"}"), 1.0);
+    app.running.stop().await;
+    mock.running.stop().await;
+}
+
+#[tokio::test]
+async fn of_several_texts_the_longest_is_looked_up_and_nothing_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let (mut first, mut second) = (start_mock(mock_config()).await, start_mock(mock_config()).await);
+    let fleet = config(vec![first.instance("first"), second.instance("second")]);
+    let app = start_app(with_tokenizer(fleet, folder.path())).await;
+    first.subscribed().await;
+    second.subscribed().await;
+    let text = "It was the worst of times, it was the best of times".repeat(4);
+    let body = json!({"model": MODEL, "prompt": text, "max_tokens": 1});
+    assert_eq!(post(second.http, "/v1/completions", &body).await.0, 200);
+    eventually("the blocks", || app.cached_blocks(1) == text.len() / 16).await;
+    let body = json!({"model": MODEL, "prompt": ["short", text], "max_tokens": 1});
+    let response = open_post(app.http, "/v1/completions", &body).await;
+    assert_eq!(response.headers()["x-warmpath-instance"], "second");
+    assert!(response.headers().get("x-warmpath-overlap-tokens").is_none());
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"batch\"}"), 1.0);
+    app.running.stop().await;
+    first.running.stop().await;
+    second.running.stop().await;
 }
 
 #[tokio::test]

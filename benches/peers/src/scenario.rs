@@ -1,5 +1,6 @@
 //! One scenario: a workload, every contender, one table.
 
+use crate::Asked;
 use crate::contenders::{Chain, Contender, Crtc, Positional, Radix, Warmpath};
 use crate::measure::{THIS_THREAD, counting, cpu, live_bytes, quantile, tick_ns, ticks};
 use crate::table::Row;
@@ -115,12 +116,23 @@ fn start<C: Contender + 'static>(workload: &Workload, tick: f64) -> Box<dyn Runn
 }
 
 /// Measures every contender on `workload`, `rounds` times in turns, and prints the table.
-pub fn run(name: &str, workload: &Workload, rounds: usize) {
+pub fn run(name: &str, workload: &Workload, rounds: usize, asked: &Asked) {
     let tick = tick_ns();
-    let all: [fn(&Workload, f64) -> Box<dyn Runner>; 5] =
-        [start::<Warmpath>, start::<Chain>, start::<Crtc>, start::<Radix>, start::<Positional>];
-    let mut runners: Vec<Box<dyn Runner>> = all.iter().map(|start| start(workload, tick)).collect();
+    type Start = fn(&Workload, f64) -> Box<dyn Runner>;
+    let all: [(&str, Start); 5] = [
+        (Warmpath::name(), start::<Warmpath>),
+        (Chain::name(), start::<Chain>),
+        (Crtc::name(), start::<Crtc>),
+        (Radix::name(), start::<Radix>),
+        (Positional::name(), start::<Positional>),
+    ];
+    eprintln!("{name}: memory");
+    let all = all.into_iter().filter(|(contender, _)| asked.contender(contender));
+    let mut runners: Vec<Box<dyn Runner>> = all.map(|(_, start)| start(workload, tick)).collect();
     for round in 0..rounds {
+        eprintln!("{name}: round {} of {rounds}", round + 1);
+        // Who is first changes, so that nobody always has the memory that another has just left.
+        runners.rotate_left(1);
         runners.iter_mut().for_each(|runner| runner.store(workload));
         for (prompts, full) in [(&workload.prompts, true), (&workload.arrivals, false)] {
             for prompts in prompts.chunks(TURN) {
@@ -132,6 +144,8 @@ pub fn run(name: &str, workload: &Workload, rounds: usize) {
         }
         runners.iter_mut().for_each(|runner| runner.remove(workload));
     }
+    let back = rounds % runners.len();
+    runners.rotate_right(back);
     let rows = runners.into_iter().map(|runner| runner.row()).collect();
     println!(
         "\n{name}: {} requests, {} (block, instance) pairs, {} distinct blocks",
@@ -144,99 +158,61 @@ pub fn run(name: &str, workload: &Workload, rounds: usize) {
 
 /// From 32,768 tokens to the instance with the longest prefix, at 64 instances: held in full by eight of them and by a
 /// quarter by the rest, and not held at all.
-pub fn tokens() {
+pub fn tokens(asked: &Asked) {
     println!("\nfrom 32,768 tokens to the longest prefix, 64 instances (microseconds: held / held by nobody)");
-    let ours = tokens_of::<Warmpath>();
-    for (name, [held, unknown]) in
-        [ours, tokens_of::<Chain>(), tokens_of::<Crtc>(), tokens_of::<Radix>(), tokens_of::<Positional>()]
-    {
-        let (held_ratio, unknown_ratio) = (held / ours.1[0], unknown / ours.1[1]);
-        println!("{name:22} {held:>8.1} {unknown:>8.1}   x{held_ratio:.1} x{unknown_ratio:.0}");
+    let all: [(&str, fn() -> Lookup); 5] = [
+        (Warmpath::name(), Lookup::of::<Warmpath>),
+        (Chain::name(), Lookup::of::<Chain>),
+        (Crtc::name(), Lookup::of::<Crtc>),
+        (Radix::name(), Lookup::of::<Radix>),
+        (Positional::name(), Lookup::of::<Positional>),
+    ];
+    let mut all: Vec<(&str, Lookup, [Vec<f64>; 2])> = all
+        .into_iter()
+        .filter(|(name, _)| asked.contender(name))
+        .map(|(name, lookup)| (name, lookup(), Default::default()))
+        .collect();
+    for _ in 0..20 {
+        for (_, Lookup(lookup), times) in &mut all {
+            for _ in 0..15 {
+                times.iter_mut().zip(lookup()).for_each(|(times, time)| times.push(time));
+            }
+        }
+    }
+    let medians: Vec<(&str, [f64; 2])> =
+        all.into_iter().map(|(name, _, times)| (name, times.map(|mut times| quantile(&mut times, 0.5)))).collect();
+    let ours = medians[0].1;
+    for (name, [held, unknown]) in medians {
+        println!("{name:22} {held:>8.2} {unknown:>8.2}   x{:.1} x{:.0}", held / ours[0], unknown / ours[1]);
     }
 }
 
-fn tokens_of<C: Contender>() -> (&'static str, [f64; 2]) {
-    use crate::workload::{Random, Stored, chain};
-    let mut random = Random(1);
-    let mut prompt = || (0..32_768).map(|_| random.below(150_000) as u32).collect::<Vec<u32>>();
-    let (tokens, unknown) = (prompt(), prompt());
-    let blocks = chain(tokens.chunks(16).map(C::content_of).collect());
-    let mut contender = C::new(64);
-    let events = (0..64)
-        .map(|instance| {
-            let blocks = if instance % 8 == 0 { blocks.clone() } else { blocks[..blocks.len() / 4].to_vec() };
-            contender.stored(&Stored { instance, parent: None, blocks })
-        })
-        .collect();
-    contender.apply(events);
-    let tick = tick_ns();
-    let median = [&tokens, &unknown].map(|tokens| {
-        let mut times: Vec<f64> = (0..300)
-            .map(|_| {
+/// How long two prompts take to look up, in microseconds, each time that it is called.
+struct Lookup(Box<dyn FnMut() -> [f64; 2]>);
+
+impl Lookup {
+    fn of<C: Contender + 'static>() -> Self {
+        use crate::workload::{Random, Stored, chain};
+        let mut random = Random(1);
+        let mut prompt = || (0..32_768).map(|_| random.below(150_000) as u32).collect::<Vec<u32>>();
+        let prompts = [prompt(), prompt()];
+        let blocks = chain(prompts[0].chunks(16).map(C::content_of).collect());
+        let mut contender = C::new(64);
+        let events = (0..64)
+            .map(|instance| {
+                let blocks = if instance % 8 == 0 { blocks.clone() } else { blocks[..blocks.len() / 4].to_vec() };
+                contender.stored(&Stored { instance, parent: None, blocks })
+            })
+            .collect();
+        contender.apply(events);
+        let tick = tick_ns();
+        Lookup(Box::new(move || {
+            [0, 1].map(|prompt: usize| {
                 let start = ticks();
-                contender.find_tokens(tokens);
+                contender.find_tokens(&prompts[prompt]);
                 std::hint::black_box(contender.best());
                 (ticks() - start) as f64 * tick / 1000.0
             })
-            .collect();
-        quantile(&mut times, 0.5)
-    });
-    (C::name(), median)
-}
-
-/// Memory over 20 million blocks of churn at a residency of a million, 64 instances: prompts of 256 blocks, a shared eighth.
-pub fn churn(blocks: usize) {
-    println!("\nchurn: bytes per resident (block, instance) pair as blocks come and go, residency 1,000,000");
-    for line in
-        [churn_of::<Warmpath>(blocks), churn_of::<Chain>(blocks), churn_of::<Crtc>(blocks), churn_of::<Radix>(blocks)]
-    {
-        println!("{line}");
+        }))
     }
-}
-
-fn churn_of<C: Contender>(blocks: usize) -> String {
-    use crate::workload::{Block, Random, Removed, Stored, chain};
-    use std::collections::VecDeque;
-    const RESIDENT: usize = 1_000_000;
-    // What this function itself remembers does not count.
-    let report = |resident: &VecDeque<(u16, Vec<Block>)>, held: usize| {
-        let own: usize = resident.iter().map(|(_, blocks)| blocks.capacity() * size_of::<Block>()).sum();
-        let queue = resident.capacity() * size_of::<(u16, Vec<Block>)>();
-        format!(" {:>7.1}", (live_bytes() - (own + queue) as isize) as f64 / held as f64)
-    };
-    let (mut random, mut total) = (Random(9), 0);
-    let shared: Vec<u64> = (0..32).map(|_| random.next()).collect();
-    counting(true);
-    let mut contender = C::new(64);
-    let mut resident: VecDeque<(u16, Vec<Block>)> = VecDeque::new();
-    let (mut held, mut next_report) = (0, RESIDENT);
-    let mut line = format!("{:22}", C::name());
-    while total < blocks {
-        let mut events = Vec::new();
-        for _ in 0..64 {
-            // Lengths vary, as prompts do, and instances keep the shared part for good.
-            let (instance, own) = (random.below(64) as u16, 64 + random.below(320));
-            let contents = shared.iter().copied().chain((0..own).map(|_| random.next())).collect();
-            let all = chain(contents);
-            events.push(contender.stored(&Stored { instance, parent: None, blocks: all.clone() }));
-            resident.push_back((instance, all[32..].to_vec()));
-            held += own;
-            total += own;
-            while held > RESIDENT {
-                let (instance, blocks) = resident.pop_front().expect("something is resident");
-                held -= blocks.len();
-                let removed = blocks.iter().rev().map(|block| Removed { instance, name: block.name });
-                events.extend(removed.map(|removed| contender.removed(&removed)));
-            }
-        }
-        contender.apply(events);
-        if total >= next_report {
-            line += &report(&resident, held);
-            next_report = (next_report * 2).max(total / RESIDENT * RESIDENT + RESIDENT);
-        }
-    }
-    line += &report(&resident, held);
-    drop((contender, resident));
-    counting(false);
-    line
 }

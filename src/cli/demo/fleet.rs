@@ -1,6 +1,6 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Config, Health, Http, Instance, KvEvents, Server};
+use crate::config::{Config, Health, Http, Instance, KvEvents, Server, Watch};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -45,7 +45,9 @@ impl Fleet {
         let routing = routing::Config { policy, prefill, ..routing::Config::default() };
         let server = Server { listen: free, http_listen: free, admin_listen: free };
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
-        let mut config = Config { server, http, health, routing, instances: Vec::new(), tokenizers: Vec::new() };
+        let watch = Watch::default();
+        let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
+        let mut config = Config { server, http, health, routing, instances: none, tokenizers, recorder, watch };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {
@@ -66,7 +68,7 @@ impl Fleet {
                 inference_url: None,
                 data_parallel_rank: None,
                 model: MODEL.to_owned(),
-                kv_events: Some(KvEvents { endpoint, replay: None, topic: String::new() }),
+                kv_events: Some(KvEvents { endpoint, listens: false, replay: None, topic: String::new() }),
             });
             subscriptions.push(mock.subscriptions());
             mocks.push(tokio::spawn(mock.run(stop.clone().cancelled_owned())));

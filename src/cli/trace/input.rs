@@ -1,10 +1,10 @@
 //! How all subcommands name a trace and say how to read it.
 
 use crate::routing::block::BlockSize;
-use crate::trace::{Format, How, Overlay, Records, TimeUnit, Trace};
+use crate::serve::tokenizer_for_traces;
+use crate::trace::{ChatArrivals, Format, How, Overlay, Records, TimeUnit, Trace};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
 /// How to read a trace, where not as its format says.
@@ -26,6 +26,19 @@ pub struct Reading {
     /// Seed of the overlay.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     overlay_seed: u64,
+
+    /// For traces of texts: the model's folder, with tokenizer.json and its chat template, as on Hugging Face's hub.
+    #[arg(long, value_name = "FOLDER")]
+    tokenizer: Option<PathBuf>,
+
+    /// For traces without times: conversations that begin in a second. The next question comes once the answer has been
+    /// read.
+    #[arg(long, value_name = "RATE", default_value_t = 1.0, value_parser = rate)]
+    sessions_per_second: f64,
+
+    /// Seed of those times.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    arrival_seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,6 +56,11 @@ enum Unit {
 fn block_size(text: &str) -> Result<BlockSize, String> {
     let tokens = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     BlockSize::new(tokens).map_err(|error| error.to_string())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| format!("{text:?} is not a number above 0"))
 }
 
 impl Reading {
@@ -66,7 +84,9 @@ impl Reading {
             },
             _ => bail!("unknown overlay {:?}; known are none, inferred, apps, sessions, target=H", self.overlay),
         };
-        Ok(How { time_unit, block_size: self.block_size, overlay })
+        let tokenizer = self.tokenizer.as_deref().map(tokenizer_for_traces).transpose()?;
+        let arrivals = ChatArrivals { sessions_per_second: self.sessions_per_second, seed: self.arrival_seed };
+        Ok(How { time_unit, block_size: self.block_size, overlay, tokenizer, arrivals })
     }
 
     /// The records of a file, or of standard input for `-`.
@@ -77,6 +97,11 @@ impl Reading {
         } else {
             Trace::open_as(path, how)?.records()?
         })
+    }
+
+    /// A file, to be read several times.
+    pub fn trace(&self, path: &Path) -> anyhow::Result<Trace> {
+        Ok(Trace::open_as(path, self.how()?)?)
     }
 }
 
@@ -91,15 +116,6 @@ pub fn name(path: &Path) -> String {
         return "standard input".to_owned();
     }
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Counts records while they pass.
-pub fn progress(path: &Path) -> ProgressBar {
-    let template = "{spinner} {msg}  {human_pos} requests  {per_sec}  {elapsed}";
-    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.set_message(name(path));
-    bar
 }
 
 /// Writes `text` to a file, or to standard output for `-`.

@@ -1,6 +1,8 @@
 //! `warmpath trace stats`: what is in a trace.
 
-use super::input::{Reading, formats, is_pipe, name, progress, write};
+use super::input::{Reading, formats, is_pipe, name, write};
+use super::progress::Progress;
+use crate::trace::PublishedFile;
 use crate::trace::stats::Stats;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -24,6 +26,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
+    /// What is published of files, by name, instead of what is known of the Qwen-Bailian ones: a JSON array of objects with
+    /// name, sha256, rows, ideal, lru, and maybe last_half_token_ideal and curve.
+    #[arg(long, value_name = "FILE")]
+    published: Option<PathBuf>,
+
     /// Write one page with plots, too, that needs nothing else. For one trace only.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -40,14 +47,25 @@ fn examples() -> String {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.html.is_none() || args.traces.len() == 1, "--html takes one trace, not {}", args.traces.len());
+    let published = match &args.published {
+        None => PublishedFile::known(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} does not say what is published", file.display()))?
+        }
+    };
     let mut all = Vec::with_capacity(args.traces.len());
     for path in &args.traces {
         let mut records = args.reading.records(path)?;
-        let bar = progress(path);
-        let stats = Stats::of(&name(path), &mut records, &mut |requests| bar.inc(requests));
-        bar.finish_and_clear();
-        let stats = stats?;
-        all.push(if path.is_file() { stats.compared_with_published(path)? } else { stats });
+        let bar = Progress::of(path, &records);
+        let mut tick = |requests| bar.passed(requests);
+        let known = published.iter().find(|published| published.is_called(path) && path.is_file());
+        let stats = match known {
+            Some(published) => Stats::of_published(path, published, &mut records, &mut tick),
+            None => Stats::of(&name(path), &mut records, &mut tick),
+        };
+        bar.finish();
+        all.push(stats?);
     }
     if !args.json.as_deref().is_some_and(is_pipe) {
         let texts: Vec<String> = all.iter().map(Stats::to_text).collect();

@@ -26,16 +26,8 @@ impl StudyReport {
     pub fn to_html(&self) -> String {
         let mut html =
             format!("<!doctype html>\n<meta charset=\"utf-8\"><title>Replay</title><style>{STYLE}</style>\n");
-        html += "<h1>Replay</h1>\n<h2>Over the best peer of each scenario</h2>\n";
-        html += "<table><tr><th>policy</th><th>TTFT mean</th><th>worst</th><th>p90</th><th>worst</th></tr>\n";
-        for standing in &self.standings {
-            let [mean, p90] = [standing.ttft_mean, standing.ttft_p90];
-            html += &format!(
-                "<tr><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td></tr>\n",
-                standing.policy, mean.geometric_mean, mean.worst, p90.geometric_mean, p90.worst
-            );
-        }
-        html += "</table>\n";
+        html += "<h1>Replay</h1>\n";
+        html += &self.standings_table();
         for place in self.scenarios.chunk_by(same_place) {
             html += &format!("<h2>{} · {} × {}</h2>\n", escape(&place[0].trace), place[0].instances, place[0].preset);
             for (title, of) in PLOTS {
@@ -46,6 +38,24 @@ impl StudyReport {
             }
         }
         html
+    }
+}
+
+impl StudyReport {
+    fn standings_table(&self) -> String {
+        if self.standings.is_empty() {
+            return String::new();
+        }
+        let mut html = "<h2>Over the best peer of each scenario</h2>\n".to_owned();
+        html += "<table><tr><th>policy</th><th>TTFT mean</th><th>worst</th><th>p90</th><th>worst</th></tr>\n";
+        for standing in &self.standings {
+            let [mean, p90] = [standing.ttft_mean, standing.ttft_p90];
+            html += &format!(
+                "<tr><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td></tr>\n",
+                standing.policy, mean.geometric_mean, mean.worst, p90.geometric_mean, p90.worst
+            );
+        }
+        html + "</table>\n"
     }
 }
 

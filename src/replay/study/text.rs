@@ -20,9 +20,10 @@ impl Scenario {
     /// What was replayed to what, in a line.
     pub fn title(&self) -> String {
         let load = self.load.map_or(String::new(), |load| format!("{:.0} % of capacity, ", load * 100.0));
+        let measured = if self.measured { "measured: " } else { "" };
         format!(
-            "{} · {} × {} · {} blocks each · {load}{:.2} requests/s",
-            self.trace, self.instances, self.preset, self.blocks, self.requests_per_second
+            "{measured}{} (prefix: {}) · {} × {} · {} blocks each · {load}{:.2} requests/s",
+            self.trace, self.prefix, self.instances, self.preset, self.blocks, self.requests_per_second
         )
     }
 }
@@ -46,9 +47,13 @@ impl StudyReport {
                 text += "\n";
             }
             text += &format!(
-                "\nBounds: hit ratio {:.4} with an infinite cache, {:.4} with one pooled LRU cache of the same size.\n\n",
-                scenario.ideal_token_hit_ratio, scenario.pooled_token_hit_ratio
+                "\nBounds: hit ratio {:.4} with an infinite cache; with one pooled cache of the same size {:.4}, and {:.4} when it \
+                 is clairvoyant.\n\n",
+                scenario.ideal_token_hit_ratio, scenario.pooled_token_hit_ratio, scenario.clairvoyant_token_hit_ratio
             );
+        }
+        if self.standings.is_empty() {
+            return text;
         }
         text += "### Over the best peer of each scenario\n\n";
         text += "| policy | TTFT mean | worst | TTFT p90 | worst | end to end | worst |\n| --- |";

@@ -7,9 +7,9 @@
 //! A prompt is remembered by some of its blocks: the first 16, then every eighth part further, and the last. That is 60
 //! for a prompt of 1,000 blocks, and a match is at most an eighth too short. Both a prompt's length and the table are bounded.
 
-use crate::routing::block::{BlockHash, BlockSize, ContentHash};
+use crate::routing::block::{BlockHash, BlockSize};
 use crate::routing::fact::InstanceId;
-use crate::routing::request::Prompt;
+use crate::routing::index::Chain;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,33 +34,21 @@ const PAIRS_MAX: usize = 1 << 21;
 const HEAD_TOKENS: u32 = 256;
 
 impl Footprint {
-    /// Of a prompt in the namespace of `root`.
-    pub fn of(prompt: &Prompt<'_>, root: BlockHash, block_size: BlockSize) -> Self {
-        let head_blocks = (HEAD_TOKENS / block_size.tokens()).max(1);
+    /// Of a prompt, by its hashes: those that its lookup in the index computed, and the rest.
+    pub(in crate::routing) fn of(chain: &mut Chain<'_>, block_size: BlockSize) -> Self {
+        let blocks = chain.blocks().min(BLOCKS_MAX as usize) as u32;
+        let mut after = |blocks: u32| BlockHash(chain.after(blocks as usize));
         let mut footprint = Footprint::default();
-        let mut last = (0, root);
         let mut next = 1;
-        let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)).min(BLOCKS_MAX);
-        let mut mark = |content: ContentHash| {
-            last = (last.0 + 1, last.1.child(content));
-            if last.0 <= head_blocks {
-                footprint.head = Some(last.1.0);
-            }
-            if last.0 == next {
-                footprint.marks.push(last);
-                next += if next < DENSE_BLOCKS { 1 } else { next / STRIDE_SHARE };
-            }
-        };
-        match prompt {
-            Prompt::Tokens(tokens) => {
-                let blocks = tokens.chunks_exact(block_size.tokens() as usize).take(reusable as usize);
-                blocks.map(ContentHash::of_tokens).for_each(&mut mark);
-            }
-            Prompt::Blocks { contents, .. } => contents.iter().copied().take(reusable as usize).for_each(&mut mark),
+        while next <= blocks {
+            footprint.marks.push((next, after(next)));
+            next += if next < DENSE_BLOCKS { 1 } else { next / STRIDE_SHARE };
         }
-        if footprint.marks.last().is_some_and(|mark| mark.0 < last.0) {
-            footprint.marks.push(last);
+        if footprint.marks.last().is_some_and(|mark| mark.0 < blocks) {
+            footprint.marks.push((blocks, after(blocks)));
         }
+        let head_blocks = (HEAD_TOKENS / block_size.tokens()).max(1);
+        footprint.head = (blocks > 0).then(|| after(blocks.min(head_blocks)).0);
         footprint
     }
 
@@ -137,12 +125,16 @@ impl InFlight {
 mod tests {
     use super::*;
     use crate::routing::block::{ContentHash, Namespace};
+    use crate::routing::index::{ExactIndex, Overlaps};
+    use crate::routing::request::Prompt;
 
     fn footprint(ids: impl IntoIterator<Item = u64>) -> Footprint {
         let contents: Vec<ContentHash> = ids.into_iter().map(ContentHash).collect();
         let prompt = Prompt::Blocks { contents: &contents, tokens: contents.len() as u32 * 16 + 1 };
         let root = BlockHash::root(&Namespace::default(), BlockSize::DEFAULT, 0);
-        Footprint::of(&prompt, root, BlockSize::DEFAULT)
+        let mut overlaps = Overlaps::default();
+        ExactIndex::new(BlockSize::DEFAULT, usize::MAX).find(&prompt, root, &mut overlaps);
+        Footprint::of(&mut overlaps.chain(&prompt, BlockSize::DEFAULT), BlockSize::DEFAULT)
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub struct Load {
     pub evictions_per_second: f64,
     /// What it last said of itself, if it says anything.
     pub reported: Option<Reported>,
+    /// When it said so.
+    pub reported_at: Option<Time>,
+    /// Requests that it reported beyond those that we know of: someone else's. Their wait is part of the estimate.
+    pub foreign_requests: u32,
 }
 
 /// What an instance says of itself: its queue and cache as its metrics show them.
@@ -46,9 +50,9 @@ pub struct Reported {
 }
 
 impl Load {
-    /// Requests in flight.
+    /// Requests in flight, those of others included as far as they were reported.
     pub fn requests(&self) -> u32 {
-        self.prefill_requests + self.decode_requests
+        self.prefill_requests + self.decode_requests + self.foreign_requests
     }
 
     /// Prompt tokens of all requests in flight.
@@ -89,8 +93,27 @@ pub(super) struct Book {
     pace: Pace,
     assigned: u64,
     assigned_tokens: u64,
-    reported: Option<Reported>,
+    reported: Option<(Time, Reported)>,
+    foreign: Foreign,
+    /// All estimates so far.
+    estimated: Duration,
 }
+
+/// Requests of others, from what an instance reports and what we know.
+///
+/// A report is about a moment since the last one, so what of it are our own requests is no more than the most that we had in
+/// flight at once since then; only what goes beyond is someone else's. Our own account is never replaced.
+#[derive(Debug, Default)]
+struct Foreign {
+    requests: u32,
+    /// Of these, those that wait.
+    waiting: u32,
+    /// Most of our own requests at once, since the last report and between the two before.
+    most: [u32; 2],
+}
+
+/// A report says nothing about what is later than this.
+const REPORT_LASTS: Duration = Duration::from_secs(30);
 
 /// A prefill to be queued. The estimate is the model's: the account corrects it by what it has learnt.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +139,9 @@ impl Book {
         self.work.add(now, prefill.estimate.as_secs_f64() * self.pace());
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
+        self.estimated += prefill.estimate;
         self.queue.push_back(prefill);
+        self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
     /// Its first token is there. The request must be in the queue.
@@ -142,8 +167,18 @@ impl Book {
         self.evictions.add(now, blocks as f64);
     }
 
-    pub fn report(&mut self, reported: Reported) {
-        self.reported = Some(reported);
+    pub fn report(&mut self, now: Time, reported: Reported) {
+        self.reported = Some((now, reported));
+        let own = self.own_requests();
+        let [since, before] = self.foreign.most;
+        let most = since.max(before).max(own);
+        let requests = reported.running.saturating_add(reported.waiting).saturating_sub(most);
+        self.foreign = Foreign { requests, waiting: requests.min(reported.waiting), most: [own, since] };
+    }
+
+    /// Requests given and not ended.
+    pub fn own_requests(&self) -> u32 {
+        self.queue.len() as u32 + self.decode_requests
     }
 
     /// What the model's estimates are to be multiplied by.
@@ -162,10 +197,11 @@ impl Book {
     }
 
     pub fn load(&self, now: Time) -> Load {
+        let recent = self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS);
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
-            prefill_wait: self.wait(now),
+            prefill_wait: self.wait(now) + if recent.is_some() { self.foreign_wait() } else { Duration::ZERO },
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             busy_share: self.work.per_second(now),
@@ -173,7 +209,17 @@ impl Book {
             assigned_tokens: self.assigned_tokens,
             prefill_prompt_tokens: self.queued_prompt_tokens,
             evictions_per_second: self.evictions.per_second(now),
-            reported: self.reported,
+            reported: self.reported.map(|(_, reported)| reported),
+            reported_at: self.reported.map(|(at, _)| at),
+            foreign_requests: if recent.is_some() { self.foreign.requests } else { 0 },
+        }
+    }
+
+    /// Others' prefills are taken to be like ours on average.
+    fn foreign_wait(&self) -> Duration {
+        match self.assigned {
+            0 => Duration::ZERO,
+            assigned => self.estimated.mul_f64(f64::from(self.foreign.waiting) / assigned as f64 * self.pace.ratio()),
         }
     }
 

@@ -4,9 +4,10 @@
 //! holders)` along it. Sets are stored once. A table of *anchors* leads from the hash of a run's first block to the run; there
 //! are no other links downwards. Each instance has its engine's *names* for blocks in a table of its own, from name to place.
 //!
-//! What makes it small: eight bytes a block and fourteen a name, packed; nothing else is counted by the block. What makes it
-//! fast: a stretch is compared by its last hash alone, so a lookup touches a few cache lines a run, however long; readers
-//! take no lock, allocate nothing and write to nothing shared.
+//! What makes it small: eight bytes a block and twelve a name, packed; nothing else is counted by the block. What makes it
+//! fast: a stretch is compared by its last hash alone, which for a whole run is in its header, as are its first segments and
+//! the sets of up to four; so most lookups touch two cache lines a run, however long. Where nothing hangs from a run's end
+//! they stop. Readers take no lock, allocate nothing and write to nothing shared.
 //!
 //! **Places never move.** A run grows and shrinks at its end only. Where chains part in the middle of a run, another run
 //! hangs from there; a block that goes from the middle leaves a hole, that is a segment with no holder, and a hole or an
@@ -18,9 +19,11 @@
 //! locks of their own that are held for a few instructions.
 //!
 //! **The bound** is in bytes of memory taken for all this. At the bound a store fails with [`IndexError::Full`], which
-//! says how many blocks were stored; the others read as not cached. What is removed is reused. A removal always succeeds: it
-//! may pass the bound by the few words that a split of a set takes. Not counted are the small maps for what is rare: blocks
-//! with several copies or names, and the hashes by which sets are shared.
+//! says how many blocks were stored; the others read as not cached. What is removed is reused. The maps for what is rare (names
+//! with several copies, blocks with several names, names that their table has no place for, the hashes by which sets are
+//! shared) count as what the standard library takes for them. Past the bound may go: a removal, which always succeeds, by the
+//! few words that a split of a set takes; and one store, by what it takes to note that blocks go by further names. Not
+//! counted is what does not grow with blocks: the tables of shards, chunks and instances, and one batch's hashes an instance.
 //!
 //! What was tried and lost, and the figures: see the end of `benches/index.rs`.
 
@@ -32,31 +35,40 @@ mod cover;
 mod find;
 mod forget;
 mod names;
+mod place;
 mod prefetch;
 mod run;
 mod runs;
+mod set_id;
 mod sets;
+mod side;
 mod snapshot;
 mod store;
 mod sync;
 mod words;
 
+pub(in crate::routing) use chain::Chain;
 pub(super) use find::Walk;
 pub use snapshot::SnapshotError;
 
 use super::{Attach, IndexError};
-use crate::routing::block::{BlockSize, EngineHash};
+use crate::routing::block::{BlockHash, BlockSize, EngineHash};
 use crate::routing::fact::{Content, InstanceId, Tier};
 use anchors::Anchors;
 use budget::Budget;
-use names::{Name, Names, Place};
+use names::Names;
+use place::{Name, Place};
 use runs::Runs;
 use sets::Sets;
-use std::collections::HashMap;
+use side::Side;
 use sync::{Mutex, MutexGuard};
 use words::Words;
 
 const SHARDS: usize = 64;
+/// Instances that there is a place for. Under shuttle, where a lock is a thousand times as dear, no more than its tests use.
+const MEMBERS: usize = if cfg!(shuttle) { 8 } else { InstanceId::LIMIT };
+/// How many names ahead their entries are fetched.
+const AHEAD: usize = 12;
 
 /// Which instance holds which blocks, for lookups by prefix.
 pub struct ExactIndex {
@@ -83,9 +95,9 @@ struct Shard {
 struct Member {
     names: Names,
     /// Copies by tier of the blocks that have not just one.
-    copies: HashMap<Name, [u32; Tier::ALL.len()]>,
+    copies: Side<Name, [u32; Tier::ALL.len()]>,
     /// Places that go by several names.
-    aliases: HashMap<Place, Alias>,
+    aliases: Side<Place, Alias>,
     /// Names beyond the first of each place.
     surplus_names: usize,
     /// Tiers that it ever stored to, as bits.
@@ -127,7 +139,7 @@ impl ExactIndex {
             runs: Runs::new(),
             sets: Sets::new(),
             shards: (0..SHARDS).map(|_| Shard { blocks_held: Mutex::new(0), anchors: Anchors::new() }).collect(),
-            members: (0..InstanceId::LIMIT).map(|_| Mutex::new(None)).collect(),
+            members: (0..MEMBERS).map(|_| Mutex::new(None)).collect(),
         }
     }
 
@@ -178,12 +190,24 @@ impl ExactIndex {
         self.store_blocks(instance, member, tier, attach, blocks, content)
     }
 
+    /// Stores one more copy of each block in `tier`; the instance must hold them already, in whichever tier.
+    pub fn copy(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let mut member = self.member(instance)?;
+        let member = member.as_mut().expect("the instance was found");
+        self.copy_blocks(instance, member, tier, blocks)
+    }
+
     /// Removes one copy of each block from `tier`.
     pub fn remove(&self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let mut member = self.member(instance)?;
         let member = member.as_mut().expect("the instance was found");
-        let unknown =
-            blocks.iter().filter(|&&block| !self.remove_copy(instance, member, tier, Name::of(block))).count();
+        let mut unknown = 0;
+        for (at, &block) in blocks.iter().enumerate() {
+            if let Some(&ahead) = blocks.get(at + AHEAD) {
+                member.names.prefetch(Name::of(ahead));
+            }
+            unknown += usize::from(!self.remove_copy(instance, member, tier, Name::of(block)));
+        }
         match unknown {
             0 => Ok(()),
             _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: blocks.len() }),
@@ -199,6 +223,14 @@ impl ExactIndex {
             bytes: self.budget.used(),
             runs: self.runs.in_use(),
         }
+    }
+
+    /// The block that an instance calls by this name.
+    pub(in crate::routing) fn hash_of(&self, instance: InstanceId, name: EngineHash) -> Option<BlockHash> {
+        let member = self.members.get(instance.index())?.lock();
+        let names = &member.as_ref()?.names;
+        let (place, _) = names.get(names.find(Name::of(name))?);
+        Some(BlockHash(self.key_at(place.run(), place.offset())))
     }
 
     /// Distinct blocks that an instance holds, in any tier; zero for one that is not in the index.

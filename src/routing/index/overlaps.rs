@@ -1,7 +1,9 @@
 //! What a lookup finds: how much of a prompt each instance has, and where it keeps it.
 
-use super::exact::Walk;
+use super::exact::{Chain, Walk};
+use crate::routing::block::BlockSize;
 use crate::routing::fact::{InstanceId, Tier};
+use crate::routing::request::Prompt;
 
 /// Cached blocks from the start of a prompt, for every instance that has any. Reused between requests: once it has grown
 /// to the fleet and the prompts at hand, a lookup allocates nothing.
@@ -48,6 +50,26 @@ impl Overlaps {
             .iter()
             .enumerate()
             .flat_map(|(at, &word)| bits(word).map(move |bit| InstanceId((at * WORD + bit) as u16)))
+    }
+
+    /// The hashes of the prompt that was looked up last, which is `prompt`, as far as the lookup needed them; those further
+    /// on are computed when they are asked for.
+    pub(in crate::routing) fn chain<'a>(&'a mut self, prompt: &Prompt<'a>, block_size: BlockSize) -> Chain<'a> {
+        Chain::resumed(prompt, block_size, &mut self.walk.chain)
+    }
+
+    /// No more than the first `blocks` blocks count at `instance`. Where some are in lower tiers, as many of these as can be are
+    /// taken to be among them.
+    pub(in crate::routing) fn shorten(&mut self, instance: InstanceId, blocks: u32) {
+        let Some(found) = self.blocks.get_mut(instance.index()).filter(|found| **found > blocks) else {
+            return;
+        };
+        *found = blocks;
+        let mut left = blocks;
+        for lower in self.lower.iter_mut().filter_map(|lower| lower.get_mut(instance.index())) {
+            *lower = (*lower).min(left);
+            left -= *lower;
+        }
     }
 
     /// Forgets everything.

@@ -90,6 +90,22 @@ impl ReferenceIndex {
         Ok(())
     }
 
+    /// Stores one more copy of each block in `tier`; the instance must hold them already, in whichever tier.
+    pub fn copy(&mut self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
+        let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
+        let mut unknown = 0;
+        for name in blocks {
+            match held.get_mut(name) {
+                Some((_, copies)) => copies[tier as usize] += 1,
+                None => unknown += 1,
+            }
+        }
+        match unknown {
+            0 => Ok(()),
+            _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: blocks.len() }),
+        }
+    }
+
     /// Removes one copy of each block from `tier`.
     pub fn remove(&mut self, instance: InstanceId, tier: Tier, blocks: &[EngineHash]) -> Result<(), IndexError> {
         let held = self.instances.get_mut(&instance).ok_or(IndexError::UnknownInstance { instance })?;
@@ -119,7 +135,7 @@ impl ReferenceIndex {
             Prompt::Tokens(ids) => {
                 ids.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
             }
-            Prompt::Blocks { contents, .. } => contents.to_vec(),
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents.to_vec(),
         };
         wanted.truncate(self.block_size.reusable_blocks(tokens) as usize);
         let best_tier = |held: &Named, depth: usize| {

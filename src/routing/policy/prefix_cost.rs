@@ -24,7 +24,8 @@
 //! three seeds; peers at their defaults: Mooncake, LMetric, SMetric, GORGO, llm-d's affinity and the fewest tokens), mean time
 //! to first token is 0.970 in geometric mean and 1.010 at worst, its 90th percentile 0.982 and 1.121, time to the last token
 //! 1.022 and 1.080. No single peer is under 1.005, 1.014 and 1.000 on average. Told of load a second late and losing a
-//! hundredth of the events, it is at 1.069 of the best peer that is told everything at once: behind it.
+//! hundredth of the events, it is at 1.069 of the best peer that is told everything at once: behind it. These figures are from
+//! before the simulator cached what requests generate.
 
 use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;

@@ -1,22 +1,25 @@
-//! HTTP for operators: metrics, probes, and what the router knows.
+//! HTTP for operators: metrics, probes, what the router knows, and a page that shows it.
 
-use crate::routing::{Availability, Knowledge};
+use super::ui;
+use crate::routing::Availability;
 use crate::serve::core::Core;
+use crate::serve::status::{Instance, Status};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Serialize;
 use std::sync::Arc;
 
-/// `/metrics`, `/healthz`, `/readyz` and `/instances` over a core.
+/// `/metrics`, `/healthz`, `/readyz`, `/instances`, `/status` and `/ui` over a core.
 pub(in crate::serve) fn routes(core: Arc<Core>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/instances", get(instances))
+        .route("/status", get(status))
+        .merge(ui::routes())
         .with_state(core)
 }
 
@@ -33,53 +36,10 @@ async fn ready(State(core): State<Arc<Core>>) -> (StatusCode, &'static str) {
     if ready { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no instance is ready\n") }
 }
 
-/// One instance, for a human or a script.
-#[derive(Serialize)]
-struct InstanceView {
-    name: String,
-    url: String,
-    model: String,
-    availability: &'static str,
-    knowledge: &'static str,
-    kv_events_connected: bool,
-    cached_blocks: usize,
-    prefill_requests: u32,
-    prefill_tokens: u64,
-    prefill_wait_seconds: f64,
-    decode_requests: u32,
-    decode_tokens: u64,
-    busy_share: f64,
-    assigned: u64,
+async fn instances(State(core): State<Arc<Core>>) -> Json<Vec<Instance>> {
+    Json(core.instances().iter().map(|state| Instance::of(&core, state)).collect())
 }
 
-async fn instances(State(core): State<Arc<Core>>) -> Json<Vec<InstanceView>> {
-    let view = |state: crate::routing::InstanceState| {
-        let member = core.member(state.instance);
-        InstanceView {
-            name: member.name.clone(),
-            url: member.url.clone(),
-            model: state.model.as_ref().to_owned(),
-            availability: match state.availability {
-                Availability::Ready => "ready",
-                Availability::Draining => "draining",
-                Availability::Down => "down",
-            },
-            knowledge: match state.knowledge {
-                Knowledge::Exact => "exact",
-                Knowledge::Degraded => "degraded",
-                Knowledge::Approximate => "approximate",
-                Knowledge::Blind => "blind",
-            },
-            kv_events_connected: member.is_connected(),
-            cached_blocks: core.router().cached_blocks(state.instance),
-            prefill_requests: state.load.prefill_requests,
-            prefill_tokens: state.load.prefill_tokens,
-            prefill_wait_seconds: state.load.prefill_wait.as_secs_f64(),
-            decode_requests: state.load.decode_requests,
-            decode_tokens: state.load.decode_tokens,
-            busy_share: state.load.busy_share,
-            assigned: state.load.assigned,
-        }
-    };
-    Json(core.instances().into_iter().map(view).collect())
+async fn status(State(core): State<Arc<Core>>) -> Json<Status> {
+    Json(Status::of(&core))
 }

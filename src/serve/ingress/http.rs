@@ -4,34 +4,40 @@
 //! salt), and sent on as the very bytes that came. What is not understood here is forwarded all the same: the instance knows
 //! best what to answer. Paths that are not known pass through to an instance.
 //!
-//! A prompt that is a text is made tokens by the model's tokenizer, where one is configured.
+//! A prompt that is a text is made tokens by the model's tokenizer, where one is configured. Where none is, or the prompt is
+//! more than text, its bytes tell which prompts begin alike: prompts that do go to the same instance, and nothing is said of
+//! overlaps. Of a batch the longest prompt is looked up.
 //!
-//! Absent on purpose: validation, rewriting, authentication, sticking to the instance that stored a response.
+//! Absent on purpose: validation, rewriting, authentication.
 
 pub(in crate::serve) mod api;
 mod error;
 mod models;
+mod place;
+pub(in crate::serve) mod responses;
 pub(in crate::serve) mod view;
 
 use crate::config::Protocol;
-use crate::routing::block::Namespace;
-use crate::routing::{Decision, InstanceId, Prompt, Request, RouteError};
+use crate::routing::SessionKey;
 use crate::serve::core::Core;
-use crate::serve::telemetry::labels::{Answer, ByLoad};
-use crate::serve::ticket::Ticket;
+use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
 use crate::serve::tokenizer::{Tokenizers, Untokenized};
-use crate::serve::upstream::{Forward, Place, Placed, Upstream};
+use crate::serve::upstream::{Forward, Upstream};
 use api::Api;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::response::{IntoResponse, Response};
 use error::Error;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use models::Models;
+use place::{ByView, Known};
 use std::sync::Arc;
 use view::{Prompted, View};
+
+/// vLLM's own name for it.
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 
 /// What every request needs.
 struct Server {
@@ -74,28 +80,27 @@ impl Server {
         }
         let body = self.read(&head.headers, body).await?;
         let view = if head.method == Method::POST { View::of(&body, api) } else { None };
-        let (mut place, mut by_load) = self.place(api, view.as_ref(), body.len());
-        let tokens;
-        if let (Some(ByLoad::Text), Some(model)) = (by_load, place.model) {
-            match self.tokenizers.tokens(model, api, &body).await {
-                Ok(some) if !some.is_empty() => {
-                    tokens = some;
-                    (place.prompt, by_load) = (Some(Prompt::Tokens(&tokens)), None);
-                }
-                Ok(_) | Err(Untokenized::Unsupported) => {}
-                Err(Untokenized::Late) => by_load = Some(ByLoad::Late),
-            }
-        }
-        if let Some(reason) = by_load {
-            self.core.metrics().by_load.of(reason).increment(1);
-        }
+        let view = view.as_ref();
+        let model = view.and_then(|view| view.model.as_deref()).filter(|model| !model.is_empty());
+        let served = self.models.served(model, &head.headers).await;
+        let known = self.known(api, view, served.model.as_deref(), &body).await;
+        let made_before = view.and_then(|view| view.previous_response.as_deref());
+        let about = made_before.or_else(|| responses::id_in(head.uri.path()));
+        let place = ByView {
+            core: &self.core,
+            served,
+            cache_salt: view.and_then(|view| view.cache_salt.as_deref()).filter(|salt| !salt.is_empty()),
+            session: session(&head.headers, view),
+            known,
+            home: about.and_then(|id| self.upstream.makers().maker(id)),
+        };
         let forward = Forward { head: &head, body: body.clone(), protocol: Protocol::OpenAi, deadline: None };
         let response = self.upstream.forward(&forward, &place).await?;
         let answer = if response.status().as_u16() < 400 { Answer::Forwarded } else { Answer::Refused };
         Ok((answer, response))
     }
 
-    async fn read(&self, headers: &axum::http::HeaderMap, body: Body) -> Result<Bytes, Error> {
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
         let too_long = || Error::BodyTooLong { bytes_max: self.body_bytes_max };
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > self.body_bytes_max) {
@@ -108,47 +113,52 @@ impl Server {
         }
     }
 
-    /// How a request is to be placed, and why by load alone if so.
-    fn place<'a>(&'a self, api: Api, view: Option<&'a View<'a>>, body_bytes: usize) -> (ByView<'a>, Option<ByLoad>) {
-        let model = view.and_then(|view| view.model.as_deref()).filter(|model| !model.is_empty());
-        let model = model.or_else(|| self.core.only_model());
-        let cache_salt = view.and_then(|view| view.cache_salt.as_deref()).filter(|salt| !salt.is_empty());
-        let (prompt, by_load) = match view.map(|view| &view.prompt) {
-            _ if !api.computes() => (None, None),
-            None if api == Api::Other => (None, None),
-            Some(Prompted::Tokens(tokens)) => (Some(Prompt::Tokens(tokens)), None),
-            Some(Prompted::ByLoad(reason)) => (Some(of_bytes(body_bytes)), Some(*reason)),
-            None => (Some(of_bytes(body_bytes)), Some(ByLoad::NoPrompt)),
+    /// What is known of a prompt, and what of that is guessed.
+    async fn known(&self, api: Api, view: Option<&View<'_>>, model: Option<&str>, body: &Bytes) -> Known {
+        let block_size = self.core.router().config().block_size;
+        let is_passed = view.is_none() && api == Api::Other;
+        if !api.computes() || is_passed {
+            return Known::Nothing;
+        }
+        let (known, mut guess) = Known::of(view, block_size, body.len());
+        let Some((View { prompt: Prompted::Text(said), .. }, model)) = view.zip(model) else {
+            self.count(&known, guess);
+            return known;
         };
-        (ByView { core: &self.core, model, cache_salt, prompt }, by_load)
+        let known = match self.tokenizers.tokens(model, api, body).await {
+            Ok(tokens) if !tokens.is_empty() => {
+                let tokenized = Known::tokenized(tokens, said, block_size);
+                guess = tokenized.1;
+                tokenized.0
+            }
+            Err(Untokenized::Late) => Known::of_bytes(body.len(), ByLoad::Late),
+            untokenized => {
+                guess = Some(match untokenized {
+                    Err(Untokenized::NoTokenizer) => Guess::NoTokenizer,
+                    Err(Untokenized::MoreThanText) => Guess::Content,
+                    Ok(_) | Err(Untokenized::Unsupported | Untokenized::Late) => Guess::Unsupported,
+                });
+                known
+            }
+        };
+        self.count(&known, guess);
+        known
+    }
+
+    fn count(&self, known: &Known, guess: Option<Guess>) {
+        let metrics = self.core.metrics();
+        if let Known::Length { why, .. } = known {
+            metrics.by_load.of(*why).increment(1);
+        }
+        if let Some(guess) = guess {
+            metrics.guesses.of(guess).increment(1);
+        }
     }
 }
 
-/// A prompt of which only the length is known, and that by a rule of thumb: four bytes a token.
-fn of_bytes(bytes: usize) -> Prompt<'static> {
-    Prompt::Blocks { contents: &[], tokens: u32::try_from(bytes / 4).unwrap_or(u32::MAX).max(1) }
-}
-
-/// Where a request may go, from what was seen in it.
-struct ByView<'a> {
-    core: &'a Arc<Core>,
-    model: Option<&'a str>,
-    cache_salt: Option<&'a str>,
-    /// `None` for what costs an engine nothing, and is not booked.
-    prompt: Option<Prompt<'a>>,
-}
-
-impl Place for ByView<'_> {
-    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError> {
-        let (Some(model), Some(prompt)) = (self.model, self.prompt) else {
-            let instance = self.core.least_loaded(self.model, except)?;
-            return Ok(Placed { instance, decision: None, ticket: None });
-        };
-        let namespace = Namespace { model, lora: None, cache_salt: self.cache_salt };
-        let decision: Decision = self.core.route_except(&Request { namespace, prompt, session: None }, except)?;
-        let ticket = Ticket::new(Arc::clone(self.core), decision.request);
-        // An estimate of the length is nobody's business.
-        let looked_up = matches!(prompt, Prompt::Tokens(_));
-        Ok(Placed { instance: decision.instance, decision: looked_up.then_some(decision), ticket: Some(ticket) })
-    }
+/// The conversation that a request belongs to, where it says so.
+fn session(headers: &HeaderMap, view: Option<&View<'_>>) -> Option<SessionKey> {
+    let header = headers.get(SESSION).and_then(|value| value.to_str().ok());
+    let name = header.or_else(|| view?.session.as_deref()).filter(|name| !name.is_empty());
+    name.map(SessionKey::of)
 }

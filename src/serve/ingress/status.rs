@@ -20,6 +20,7 @@ pub(super) fn of_forward(error: &ForwardError) -> Status {
     match error {
         ForwardError::Route(error) => of_route(error),
         ForwardError::Unreachable => Status::unavailable(error.to_string()),
+        ForwardError::Late => Status::deadline_exceeded(error.to_string()),
     }
 }
 

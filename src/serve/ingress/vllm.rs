@@ -3,7 +3,7 @@
 //!
 //! As with the OpenAI API, a message is looked at through a borrowed [`view`] and sent on as the bytes that came; what is not
 //! known here survives, metadata and deadlines too. A prompt that is a text is made tokens by the model's tokenizer, where one
-//! is configured. `VllmEngine` names no model: where the instances that speak it serve several, the metadata
+//! is configured; else its bytes tell which prompts begin alike. `VllmEngine` names no model: where the instances that speak it serve several, the metadata
 //! `x-warmpath-model` does.
 //!
 //! Absent on purpose: translating one protocol into another, reflection of vLLM's protos, which are an instance's to tell,
@@ -12,13 +12,14 @@
 mod method;
 mod view;
 
+use super::http::view::Said;
 use super::status;
 use crate::config::Protocol;
 use crate::routing::block::Namespace;
 use crate::routing::{Availability, InstanceId, Prompt, Request, RouteError, SessionKey};
 use crate::serve::core::Core;
 use crate::serve::protobuf::{Fields, Value};
-use crate::serve::telemetry::labels::{Answer, ByLoad};
+use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
 use crate::serve::ticket::Ticket;
 use crate::serve::tokenizer::{Tokenizers, Untokenized};
 use crate::serve::upstream::{CallError, Forward, ForwardError, Place, Placed, Upstream, grpc};
@@ -30,6 +31,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use method::{Method, SERVICES};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -120,7 +122,7 @@ impl Server {
             None => self.core.only_model_of(forward.protocol).ok_or_else(|| self.which_model(forward.protocol))?,
         };
         let estimate = of_bytes(forward.body.len());
-        let text;
+        let (text, contents);
         let (prompt, by_load) = match &view.prompt {
             Prompted::Tokens(tokens) => (Prompt::Tokens(tokens), None),
             Prompted::ByLoad(reason) => (estimate, Some(*reason)),
@@ -130,8 +132,18 @@ impl Server {
                     text = tokens;
                     (Prompt::Tokens(&text), None)
                 }
-                Err(Untokenized::Unsupported) => (estimate, Some(ByLoad::Text)),
                 Err(Untokenized::Late) => (estimate, Some(ByLoad::Late)),
+                Err(untokenized) => {
+                    let guess = match untokenized {
+                        Untokenized::NoTokenizer => Guess::NoTokenizer,
+                        Untokenized::MoreThanText => Guess::Content,
+                        Untokenized::Unsupported | Untokenized::Late => Guess::Unsupported,
+                    };
+                    self.core.metrics().guesses.of(guess).increment(1);
+                    let said = Said::of(Cow::Borrowed(prompt.as_bytes()));
+                    contents = said.contents(self.core.router().config().block_size);
+                    (Prompt::Guessed { contents: &contents, tokens: said.tokens(None) }, None)
+                }
             },
         };
         if let Some(reason) = by_load {
@@ -140,8 +152,8 @@ impl Server {
         let namespace = Namespace { model, lora: view.lora, cache_salt: view.cache_salt };
         let session = view.session.map(SessionKey::of);
         let request = Request { namespace, prompt, session };
-        let place =
-            Routed { server: self, protocol: forward.protocol, rank: view.rank, request, looked_up: by_load.is_none() };
+        let looked_up = matches!(prompt, Prompt::Tokens(_));
+        let place = Routed { server: self, protocol: forward.protocol, rank: view.rank, request, looked_up };
         self.forward(forward, &place).await
     }
 
@@ -210,7 +222,7 @@ fn named_model(head: &Parts) -> Option<&str> {
 
 fn refused(error: ForwardError) -> Refusal {
     let answer = match &error {
-        ForwardError::Unreachable => Answer::Unreachable,
+        ForwardError::Unreachable | ForwardError::Late => Answer::Unreachable,
         ForwardError::Route(RouteError::UnknownModel { .. }) => Answer::UnknownModel,
         ForwardError::Route(RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. }) => Answer::NoneReady,
         ForwardError::Route(RouteError::EmptyPrompt | RouteError::PromptTooLong) => Answer::BadBody,
@@ -265,7 +277,7 @@ impl Place for Routed<'_> {
         };
         let decision = core.route_among(&self.request, &may)?;
         let ticket = Ticket::new(Arc::clone(core), decision.request);
-        // An estimate of the length is nobody's business.
+        // An estimate is nobody's business.
         let decision_told = self.looked_up.then_some(decision);
         Ok(Placed { instance: decision.instance, decision: decision_told, ticket: Some(ticket) })
     }

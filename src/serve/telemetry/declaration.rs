@@ -1,7 +1,5 @@
 //! Every metric, declared once: its name, how it is kept, its unit, its help.
 
-use metrics::Unit;
-
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Metric {
@@ -28,25 +26,93 @@ pub(super) enum Metric {
     HttpRequests,
     GrpcRequests,
     RoutedByLoad,
+    GuessedLookups,
     UpstreamRetries,
     UpstreamFailures,
     InstanceReady,
     ReportedCachedTokens,
+    RecorderRequests,
+    RecorderFiles,
+    RecorderHeldBytes,
+    RequestTtft,
+    RequestSeconds,
+    HttpResponses,
+    HttpFirstByte,
+    IndexBytes,
+    InstanceRequests,
+    InstanceAssigned,
+    InstancePrefillWait,
+    BuildInfo,
+    RoutingInfo,
+    ProcessCpu,
+    ProcessResident,
+    ProcessVirtual,
+    ProcessOpenFds,
+    ProcessMaxFds,
+    ProcessThreads,
+    ProcessStart,
+    Predictions,
+    PredictedTokens,
+    DeliveredTokens,
+    KvEventOrphanBlocks,
+    LoadReads,
+    LoadAge,
+    LoadReported,
+    LoadForeign,
+    LoadCacheUsage,
+    InstanceCacheBlocks,
 }
 
 /// How a metric is kept.
 pub(super) enum Kind {
     Counter,
     Gauge,
+    /// Upper bounds, ascending.
     Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// What one of a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Count,
+    Seconds,
+    Bytes,
+}
+
+impl Unit {
+    /// As the documentation spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "count",
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+        }
+    }
 }
 
 /// Seconds: a decision takes microseconds, and what takes a tenth of a second is broken.
 const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1];
 
+/// Seconds: a cached prompt's first token takes some tens of milliseconds, a long queue's some tens of seconds.
+const TTFT_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds: an embedding takes milliseconds, a long generation minutes.
+const REQUEST_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 27] = [
+    pub const ALL: &[Metric] = &[
         Metric::RouteDecisions,
         Metric::PromptTokens,
         Metric::OverlapTokens,
@@ -70,11 +136,47 @@ impl Metric {
         Metric::HttpRequests,
         Metric::GrpcRequests,
         Metric::RoutedByLoad,
+        Metric::GuessedLookups,
         Metric::UpstreamRetries,
         Metric::UpstreamFailures,
         Metric::InstanceReady,
         Metric::ReportedCachedTokens,
+        Metric::RecorderRequests,
+        Metric::RecorderFiles,
+        Metric::RecorderHeldBytes,
+        Metric::RequestTtft,
+        Metric::RequestSeconds,
+        Metric::HttpResponses,
+        Metric::HttpFirstByte,
+        Metric::IndexBytes,
+        Metric::InstanceRequests,
+        Metric::InstanceAssigned,
+        Metric::InstancePrefillWait,
+        Metric::BuildInfo,
+        Metric::RoutingInfo,
+        Metric::ProcessCpu,
+        Metric::ProcessResident,
+        Metric::ProcessVirtual,
+        Metric::ProcessOpenFds,
+        Metric::ProcessMaxFds,
+        Metric::ProcessThreads,
+        Metric::ProcessStart,
+        Metric::Predictions,
+        Metric::PredictedTokens,
+        Metric::DeliveredTokens,
+        Metric::KvEventOrphanBlocks,
+        Metric::LoadReads,
+        Metric::LoadAge,
+        Metric::LoadReported,
+        Metric::LoadForeign,
+        Metric::LoadCacheUsage,
+        Metric::InstanceCacheBlocks,
     ];
+
+    /// Its position in [`ALL`](Self::ALL).
+    pub const fn position(self) -> usize {
+        self as usize
+    }
 
     /// Name, kind, unit and help.
     pub const fn declaration(self) -> (&'static str, Kind, Unit, &'static str) {
@@ -144,7 +246,7 @@ impl Metric {
                 "warmpath_kv_event_orphans_total",
                 Kind::Counter,
                 Unit::Count,
-                "Stored blocks left out because what comes before them is not known.",
+                "Stored blocks of which it was not known what comes before them, by what became of them.",
             ),
             Metric::KvEventGaps => (
                 "warmpath_kv_event_gaps_total",
@@ -194,6 +296,12 @@ impl Metric {
                 Unit::Count,
                 "Forwarded requests whose prompt could not be looked up in the index, by why.",
             ),
+            Metric::GuessedLookups => (
+                "warmpath_guessed_lookups_total",
+                Kind::Counter,
+                Unit::Count,
+                "Forwarded requests whose prompt was looked up otherwise than by all of its tokens, by why.",
+            ),
             Metric::UpstreamRetries => (
                 "warmpath_upstream_retries_total",
                 Kind::Counter,
@@ -214,6 +322,150 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Prompt tokens that instances said, in forwarded answers, to have had cached.",
+            ),
+            Metric::RecorderRequests => (
+                "warmpath_recorder_requests_total",
+                Kind::Counter,
+                Unit::Count,
+                "Placed requests by what became of them in the recording; none while nothing is recorded.",
+            ),
+            Metric::RecorderFiles => {
+                ("warmpath_recorder_files_total", Kind::Counter, Unit::Count, "Files of recorded requests begun.")
+            }
+            Metric::RecorderHeldBytes => (
+                "warmpath_recorder_held_bytes",
+                Kind::Gauge,
+                Unit::Bytes,
+                "Memory of requests that wait to be recorded until they, and those before them, have ended.",
+            ),
+            Metric::RequestTtft => (
+                "warmpath_request_ttft_seconds",
+                Kind::Histogram(TTFT_BUCKETS),
+                Unit::Seconds,
+                "Time from the decision to the first token, or to the first byte of an answer that is not streamed.",
+            ),
+            Metric::RequestSeconds => (
+                "warmpath_request_seconds",
+                Kind::Histogram(REQUEST_BUCKETS),
+                Unit::Seconds,
+                "Time from the decision to the end of a routed request, by how it ended.",
+            ),
+            Metric::HttpResponses => (
+                "warmpath_http_responses_total",
+                Kind::Counter,
+                Unit::Count,
+                "Answers of the OpenAI API that began, by call and class of status.",
+            ),
+            Metric::HttpFirstByte => (
+                "warmpath_http_first_byte_seconds",
+                Kind::Histogram(REQUEST_BUCKETS),
+                Unit::Seconds,
+                "Time from a request's head to its answer's head, the reading of the body and retries included, by call.",
+            ),
+            Metric::IndexBytes => {
+                ("warmpath_index_bytes", Kind::Gauge, Unit::Bytes, "Memory that the index takes, as it counts it.")
+            }
+            Metric::InstanceRequests => (
+                "warmpath_instance_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests in flight at an instance, waiting for their first token or past it.",
+            ),
+            Metric::InstanceAssigned => {
+                ("warmpath_instance_assigned_total", Kind::Counter, Unit::Count, "Requests placed at an instance.")
+            }
+            Metric::InstancePrefillWait => (
+                "warmpath_instance_prefill_wait_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "Estimated time until an instance would begin a new request's prefill.",
+            ),
+            Metric::BuildInfo => ("warmpath_build_info", Kind::Gauge, Unit::Count, "1, with the version that runs."),
+            Metric::RoutingInfo => {
+                ("warmpath_routing_info", Kind::Gauge, Unit::Count, "1, with the policy and the block size in force.")
+            }
+            Metric::ProcessCpu => (
+                "process_cpu_seconds_total",
+                Kind::Counter,
+                Unit::Seconds,
+                "CPU time of the router's process, user and system.",
+            ),
+            Metric::ProcessResident => {
+                ("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Memory of the process that is in RAM.")
+            }
+            Metric::ProcessVirtual => {
+                ("process_virtual_memory_bytes", Kind::Gauge, Unit::Bytes, "Address space of the process.")
+            }
+            Metric::ProcessOpenFds => ("process_open_fds", Kind::Gauge, Unit::Count, "Open file descriptors."),
+            Metric::ProcessMaxFds => {
+                ("process_max_fds", Kind::Gauge, Unit::Count, "File descriptors that may be open at once.")
+            }
+            Metric::ProcessThreads => ("process_threads", Kind::Gauge, Unit::Count, "Threads of the process."),
+            Metric::ProcessStart => (
+                "process_start_time_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "When the process started, in seconds since 1970.",
+            ),
+            Metric::Predictions => (
+                "warmpath_predictions_total",
+                Kind::Counter,
+                Unit::Count,
+                "Answers that said how many prompt tokens had been cached, by how that compares with what was predicted.",
+            ),
+            Metric::PredictedTokens => (
+                "warmpath_predicted_tokens_total",
+                Kind::Counter,
+                Unit::Count,
+                "Prompt tokens that were predicted to be cached, of the requests in warmpath_predictions_total.",
+            ),
+            Metric::DeliveredTokens => (
+                "warmpath_delivered_tokens_total",
+                Kind::Counter,
+                Unit::Count,
+                "Prompt tokens that had been cached, of the requests in warmpath_predictions_total.",
+            ),
+            Metric::KvEventOrphanBlocks => (
+                "warmpath_kv_event_orphan_blocks",
+                Kind::Gauge,
+                Unit::Count,
+                "Stored blocks that are kept aside until what comes before them is known.",
+            ),
+            Metric::LoadReads => (
+                "warmpath_load_reads_total",
+                Kind::Counter,
+                Unit::Count,
+                "Times that an instance was asked how loaded it is, by how it went.",
+            ),
+            Metric::LoadAge => (
+                "warmpath_load_age_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "Time since an instance last said how loaded it is; infinite before the first time.",
+            ),
+            Metric::LoadReported => (
+                "warmpath_load_reported_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests at an instance by its own word.",
+            ),
+            Metric::LoadForeign => (
+                "warmpath_load_foreign_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests at an instance by its own word beyond those that this router sent there.",
+            ),
+            Metric::LoadCacheUsage => (
+                "warmpath_load_cache_usage",
+                Kind::Gauge,
+                Unit::Count,
+                "The share of an instance's KV blocks that running requests use, by its own word, from 0 to 1.",
+            ),
+            Metric::InstanceCacheBlocks => (
+                "warmpath_instance_cache_blocks_max",
+                Kind::Gauge,
+                Unit::Count,
+                "Blocks that an instance without events is believed to hold at most; by its own word where it gives one.",
             ),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::routing::index::IndexError;
 use crate::routing::{Knowledge, LearnError, RouteError};
+use crate::serve::ingress::http::api::Api;
 
 /// A label whose values are known ahead.
 pub(crate) trait Label: Copy + 'static {
@@ -81,18 +82,57 @@ label! {
 label! {
     /// Why a cache event was left out.
     SkipReason "reason" {
-        /// A tier other than GPU memory.
+        /// A medium that is not known here.
         Medium = "medium",
-        /// A KV cache group other than the first one.
+        /// A KV cache group that does not matter to a prompt's prefix, or of which it cannot be told.
         Group = "group",
-        /// Attention that is neither full nor MLA.
-        Attention = "attention",
-        /// Content that is more than tokens: images, prompt embeddings.
+        /// A key of a block that is not known here.
         Content = "content",
         /// A block size that is not the router's.
         BlockSize = "block_size",
         /// A type that is not known here.
         Unknown = "unknown",
+    }
+}
+
+label! {
+    /// What became of stored blocks whose parent is not known.
+    OrphanFate "fate" {
+        /// Set aside.
+        Kept = "kept",
+        /// Put in their place, once the parent came.
+        Attached = "attached",
+        /// Evicted or forgotten before the parent came, or too many.
+        Dropped = "dropped",
+    }
+}
+
+label! {
+    /// How the cached tokens that an answer tells compare with the prediction.
+    Verdict "delivered" {
+        Equal = "equal",
+        Less = "less",
+        More = "more",
+    }
+}
+
+label! {
+    /// How a look at an instance's load went.
+    LoadRead "outcome" {
+        /// It said how loaded it is.
+        Read = "read",
+        /// It did not answer, or not well.
+        Failed = "failed",
+        /// Its answer does not say.
+        Unreadable = "unreadable",
+    }
+}
+
+label! {
+    /// Requests at an instance, by what becomes of them there.
+    Reported "state" {
+        Running = "running",
+        Waiting = "waiting",
     }
 }
 
@@ -113,7 +153,7 @@ label! {
         Forwarded = "forwarded",
         /// An instance's answer, 400 or above; of gRPC, an error.
         Refused = "refused",
-        /// Ours: no instance could be reached, or it broke off before it answered.
+        /// Ours: no instance could be reached, or it broke off before it answered, or it took too long.
         Unreachable = "unreachable",
         /// Ours: no instance takes requests now.
         NoneReady = "none_ready",
@@ -131,18 +171,91 @@ label! {
 }
 
 label! {
+    /// Which call of the OpenAI API.
+    Call "call" {
+        Completions = "completions",
+        Chat = "chat",
+        Responses = "responses",
+        Messages = "messages",
+        Embeddings = "embeddings",
+        Generate = "generate",
+        Tokenize = "tokenize",
+        Models = "models",
+        Other = "other",
+    }
+}
+
+label! {
+    /// The class of an HTTP status.
+    StatusClass "status" {
+        Success = "2xx",
+        Redirect = "3xx",
+        ClientError = "4xx",
+        ServerError = "5xx",
+    }
+}
+
+label! {
+    /// How a routed request ended.
+    End "end" {
+        Finished = "finished",
+        /// Refused, failed, cancelled, or its caller went away.
+        Abandoned = "abandoned",
+    }
+}
+
+label! {
+    /// What a request in flight waits for.
+    Stage "stage" {
+        /// Its first token.
+        Prefill = "prefill",
+        /// Its last one.
+        Decode = "decode",
+    }
+}
+
+label! {
     /// Why a prompt could not be looked up in the index.
     ByLoad "reason" {
-        /// It is a text, and there is no tokenizer for it.
-        Text = "text",
         /// It is a text, and was not tokenized in time.
         Late = "late",
-        /// It is several prompts.
-        Batch = "batch",
-        /// It holds more than tokens, or is cut by the engine.
+        /// It is cut by the engine, or is a mixture.
         Content = "content",
         /// The path, or the body, holds no prompt that is known here.
         NoPrompt = "no_prompt",
+    }
+}
+
+label! {
+    /// Why a prompt was not looked up by all of its tokens.
+    Guess "why" {
+        /// By its bytes: there is no tokenizer for the model.
+        NoTokenizer = "no_tokenizer",
+        /// By its bytes: it holds more than text.
+        Content = "content",
+        /// By its bytes: the tokenizer, or the chat template, does not do it.
+        Unsupported = "unsupported",
+        /// By its longest one: it is several prompts.
+        Batch = "batch",
+    }
+}
+
+label! {
+    /// What became of a request that was to be recorded.
+    Recording "outcome" {
+        Written = "written",
+        /// Dropped: as much is held as may be.
+        Full = "full",
+        /// It took longer to end than those after it could wait.
+        Late = "late",
+        /// It did not end well.
+        Unfinished = "unfinished",
+        /// Prompt or output were empty.
+        Empty = "empty",
+        /// Its tokens are not known.
+        Untokenized = "untokenized",
+        /// Dropped: a file could not be written.
+        Failed = "failed",
     }
 }
 
@@ -171,6 +284,36 @@ label! {
         Status = "status",
         /// It broke off inside its answer.
         Body = "body",
+        /// It took longer than it may, to begin its answer or to go on with it.
+        Late = "late",
+    }
+}
+
+impl StatusClass {
+    /// The class that a status belongs to. There are no final statuses below 200, and none are known above 599.
+    pub fn of(status: u16) -> Self {
+        match status {
+            ..300 => StatusClass::Success,
+            300..400 => StatusClass::Redirect,
+            400..500 => StatusClass::ClientError,
+            500.. => StatusClass::ServerError,
+        }
+    }
+}
+
+impl From<Api> for Call {
+    fn from(api: Api) -> Self {
+        match api {
+            Api::Completions => Call::Completions,
+            Api::Chat => Call::Chat,
+            Api::Responses => Call::Responses,
+            Api::Messages => Call::Messages,
+            Api::Embeddings => Call::Embeddings,
+            Api::Generate => Call::Generate,
+            Api::Tokenize => Call::Tokenize,
+            Api::Models => Call::Models,
+            Api::Other => Call::Other,
+        }
     }
 }
 

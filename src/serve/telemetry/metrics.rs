@@ -1,19 +1,22 @@
 //! One app's metrics, each registered as it is declared.
 //!
-//! Each app has a recorder of its own, so that several can run in one process, and takes its handles from it once.
+//! Each app has a registry of its own, so that several can run in one process, and takes its handles from it once.
 
-use super::declaration::{Kind, Metric};
+use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, EventKind, Failure, Label, LearnProblem, Of, Outcome, ReplayOutcome, SkipReason, State,
+    Answer, ByLoad, Call, End, EventKind, Failure, Guess, Label, LearnProblem, LoadRead, Of, OrphanFate, Outcome,
+    Recording, ReplayOutcome, Reported, SkipReason, Stage, State, StatusClass, Verdict,
 };
-use crate::routing::InstanceId;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use super::process::Process;
+use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
+use crate::routing::index::IndexStats;
+use crate::routing::{self, Availability, Fact, InstanceId, InstanceState, RequestId};
 use std::sync::OnceLock;
 
 /// One app's metrics.
 pub(crate) struct Metrics {
-    handle: PrometheusHandle,
+    registry: Registry,
+    process: Option<Process>,
     decisions: PerLabel<Outcome, Counter>,
     prompt_tokens: Counter,
     overlap_tokens: PerLabel<Of, Counter>,
@@ -22,13 +25,25 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     index_blocks: Gauge,
     index_entries: Gauge,
+    index_bytes: Gauge,
+    ttft: Histogram,
+    request_seconds: PerLabel<End, Histogram>,
+    http_first_byte: PerLabel<Call, Histogram>,
+    http_responses: Vec<PerLabel<StatusClass, Counter>>,
     /// See [`Metric::HttpRequests`].
     pub answers: PerLabel<Answer, Counter>,
     /// See [`Metric::GrpcRequests`].
     pub grpc_answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
-    registry: Registry,
+    /// See [`Metric::GuessedLookups`].
+    pub guesses: PerLabel<Guess, Counter>,
+    /// See [`Metric::RecorderRequests`].
+    pub recorder_requests: PerLabel<Recording, Counter>,
+    /// See [`Metric::RecorderFiles`].
+    pub recorder_files: Counter,
+    /// See [`Metric::RecorderHeldBytes`].
+    pub recorder_held_bytes: Gauge,
     /// By position; many places, few of them taken.
     instances: Box<[OnceLock<Box<InstanceMetrics>>]>,
 }
@@ -48,7 +63,9 @@ pub(crate) struct InstanceMetrics {
     /// See [`Metric::KvEventsSkipped`].
     pub skipped: PerLabel<SkipReason, Counter>,
     /// See [`Metric::KvEventOrphans`].
-    pub orphans: Counter,
+    pub orphans: PerLabel<OrphanFate, Counter>,
+    /// See [`Metric::KvEventOrphanBlocks`].
+    pub orphan_blocks: Gauge,
     /// See [`Metric::KvEventGaps`].
     pub gaps: Counter,
     /// See [`Metric::KvEventRestarts`].
@@ -67,6 +84,38 @@ pub(crate) struct InstanceMetrics {
     pub ready: Gauge,
     /// See [`Metric::ReportedCachedTokens`].
     pub reported_cached_tokens: Counter,
+    requests: PerLabel<Stage, Gauge>,
+    assigned: Counter,
+    prefill_wait: Gauge,
+    predictions: PerLabel<Verdict, Counter>,
+    predicted_tokens: Counter,
+    delivered_tokens: Counter,
+    /// See [`Metric::LoadReads`].
+    pub load_reads: PerLabel<LoadRead, Counter>,
+    /// See [`Metric::LoadAge`].
+    pub load_age: Gauge,
+    /// See [`Metric::LoadReported`].
+    pub load_reported: PerLabel<Reported, Gauge>,
+    /// See [`Metric::LoadForeign`].
+    pub load_foreign: Gauge,
+    /// See [`Metric::LoadCacheUsage`].
+    pub load_cache_usage: Gauge,
+    /// See [`Metric::InstanceCacheBlocks`].
+    pub cache_blocks_max: Gauge,
+}
+
+impl InstanceMetrics {
+    /// Compares what was predicted to be cached with what was.
+    pub fn delivered(&self, predicted_tokens: u32, cached_tokens: u32) {
+        let verdict = match cached_tokens.cmp(&predicted_tokens) {
+            std::cmp::Ordering::Equal => Verdict::Equal,
+            std::cmp::Ordering::Less => Verdict::Less,
+            std::cmp::Ordering::Greater => Verdict::More,
+        };
+        self.predictions.of(verdict).increment(1);
+        self.predicted_tokens.increment(predicted_tokens.into());
+        self.delivered_tokens.increment(cached_tokens.into());
+    }
 }
 
 impl InstanceMetrics {
@@ -78,7 +127,8 @@ impl InstanceMetrics {
             batches: registry.counter(Metric::KvEventBatches, Some(name), None),
             events: registry.counters(Metric::KvEvents, Some(name)),
             skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
-            orphans: registry.counter(Metric::KvEventOrphans, Some(name), None),
+            orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
+            orphan_blocks: registry.gauge(Metric::KvEventOrphanBlocks, Some(name), None),
             gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
             restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
             decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
@@ -88,6 +138,18 @@ impl InstanceMetrics {
             failures: registry.counters(Metric::UpstreamFailures, Some(name)),
             ready: registry.gauge(Metric::InstanceReady, Some(name), None),
             reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
+            requests: registry.gauges(Metric::InstanceRequests, name),
+            assigned: registry.counter(Metric::InstanceAssigned, Some(name), None),
+            prefill_wait: registry.gauge(Metric::InstancePrefillWait, Some(name), None),
+            predictions: registry.counters(Metric::Predictions, Some(name)),
+            predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
+            delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
+            load_reads: registry.counters(Metric::LoadReads, Some(name)),
+            load_age: registry.gauge(Metric::LoadAge, Some(name), None),
+            load_reported: registry.gauges(Metric::LoadReported, name),
+            load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
+            load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
+            cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
         }
     }
 }
@@ -99,25 +161,81 @@ pub(crate) struct Routed {
     pub best_overlap_tokens: u32,
 }
 
+/// What was counted until some moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub requests: u64,
+    pub prompt_tokens: u64,
+    pub best_tokens: u64,
+    pub chosen_tokens: u64,
+    pub delivered_tokens: u64,
+    pub in_flight: u64,
+    pub ttft: Counts,
+}
+
+/// How far a routed request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    FirstToken,
+    Ended(End),
+}
+
+impl Progress {
+    /// What a fact says of a routed request, if it is about one.
+    pub fn of(fact: &Fact<'_>) -> Option<(RequestId, Progress)> {
+        match *fact {
+            Fact::FirstToken { request } => Some((request, Progress::FirstToken)),
+            Fact::Finished { request, .. } => Some((request, Progress::Ended(End::Finished))),
+            Fact::Abandoned { request } => Some((request, Progress::Ended(End::Abandoned))),
+            Fact::Joined { .. }
+            | Fact::Changed { .. }
+            | Fact::Left { .. }
+            | Fact::Known { .. }
+            | Fact::Stored { .. }
+            | Fact::Copied { .. }
+            | Fact::GroupStored { .. }
+            | Fact::GroupRemoved { .. }
+            | Fact::Removed { .. }
+            | Fact::Cleared { .. }
+            | Fact::Reported { .. }
+            | Fact::Sized { .. }
+            | Fact::Delivered { .. }
+            | Fact::TimePassed => None,
+        }
+    }
+}
+
 impl Metrics {
     /// The metrics of an app whose instances have these names, by position.
-    pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>, routing: &routing::Config) -> Self {
         let registry = Registry::new();
+        let block_size = routing.block_size.tokens().to_string();
+        registry.info(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]);
+        registry.info(Metric::RoutingInfo, &[("policy", routing.policy.name()), ("block_size", &block_size)]);
         let metrics = Metrics {
-            handle: registry.recorder.handle(),
+            process: Process::new(&registry),
             decisions: registry.counters(Metric::RouteDecisions, None),
             prompt_tokens: registry.counter(Metric::PromptTokens, None, None),
             overlap_tokens: registry.counters(Metric::OverlapTokens, None),
-            decision_seconds: registry.histogram(Metric::DecisionSeconds),
+            decision_seconds: registry.histogram(Metric::DecisionSeconds, None),
             learn_errors: registry.counters(Metric::LearnErrors, None),
             in_flight: registry.gauge(Metric::RequestsInFlight, None, None),
             index_blocks: registry.gauge(Metric::IndexBlocks, None, None),
             index_entries: registry.gauge(Metric::IndexEntries, None, None),
+            index_bytes: registry.gauge(Metric::IndexBytes, None, None),
+            ttft: registry.histogram(Metric::RequestTtft, None),
+            request_seconds: registry.histograms(Metric::RequestSeconds),
+            http_first_byte: registry.histograms(Metric::HttpFirstByte),
+            http_responses: Call::ALL.iter().map(|&call| registry.counters_of(Metric::HttpResponses, call)).collect(),
             answers: registry.counters(Metric::HttpRequests, None),
             grpc_answers: registry.counters(Metric::GrpcRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
-            registry,
+            guesses: registry.counters(Metric::GuessedLookups, None),
+            recorder_requests: registry.counters(Metric::RecorderRequests, None),
+            recorder_files: registry.counter(Metric::RecorderFiles, None, None),
+            recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
             instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
+            registry,
         };
         for (position, name) in instances.into_iter().enumerate() {
             metrics.join(position, name);
@@ -128,6 +246,15 @@ impl Metrics {
     /// From here on an instance is measured; the position is its own for good.
     pub fn join(&self, position: usize, name: &str) {
         self.instances[position].get_or_init(|| Box::new(InstanceMetrics::new(&self.registry, name)));
+    }
+
+    fn measured(&self) -> impl Iterator<Item = &InstanceMetrics> {
+        self.instances.iter().filter_map(|place| place.get().map(|instance| &**instance))
+    }
+
+    /// The metrics of a fleet of one, to be documented.
+    pub fn example() -> Self {
+        Metrics::new(["name"], &routing::Config::default())
     }
 
     /// Counts a `Route` call.
@@ -151,109 +278,62 @@ impl Metrics {
         self.instances[position].get().expect("an instance is measured from when it joins")
     }
 
+    /// A routed request came so far, so long after its decision.
+    pub fn progressed(&self, progress: Progress, seconds: f64) {
+        match progress {
+            Progress::FirstToken => self.ttft.record(seconds),
+            Progress::Ended(end) => self.request_seconds.of(end).record(seconds),
+        }
+    }
+
+    /// An answer to a call of the OpenAI API began.
+    pub fn responded(&self, call: Call, status: u16, seconds: f64) {
+        self.http_responses[call.position()].of(StatusClass::of(status)).increment(1);
+        self.http_first_byte.of(call).record(seconds);
+    }
+
     /// Sets what is looked up only when someone asks.
-    pub fn totals(&self, in_flight: usize, index_blocks: usize, index_entries: usize) {
+    pub fn totals(&self, in_flight: usize, index: &IndexStats) {
         self.in_flight.set(in_flight as f64);
-        self.index_blocks.set(index_blocks as f64);
-        self.index_entries.set(index_entries as f64);
+        self.index_blocks.set(index.blocks as f64);
+        self.index_entries.set(index.entries as f64);
+        self.index_bytes.set(index.bytes as f64);
+        if let Some(process) = &self.process {
+            process.look();
+        }
+    }
+
+    /// What was counted so far.
+    pub fn read(&self, in_flight: usize) -> Totals {
+        Totals {
+            requests: self.decisions.of(Outcome::Routed).get(),
+            prompt_tokens: self.prompt_tokens.get(),
+            best_tokens: self.overlap_tokens.of(Of::Best).get(),
+            chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
+            delivered_tokens: self.measured().map(|instance| instance.reported_cached_tokens.get()).sum(),
+            in_flight: in_flight as u64,
+            ttft: self.ttft.read(),
+        }
     }
 
     /// All of it, in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.handle.render()
-    }
-
-    /// Folds what histograms collected, so that memory does not grow while nobody asks. To be called every few seconds.
-    pub fn upkeep(&self) {
-        self.handle.run_upkeep();
+        self.registry.render()
     }
 }
 
-/// One metric for each value of a label.
-pub(crate) struct PerLabel<L, M> {
-    metrics: Vec<M>,
-    label: std::marker::PhantomData<L>,
-}
-
-impl<L: Label, M> PerLabel<L, M> {
-    fn new(metric: impl Fn(L) -> M) -> Self {
-        PerLabel { metrics: L::ALL.iter().map(|&value| metric(value)).collect(), label: std::marker::PhantomData }
+impl InstanceMetrics {
+    /// Sets what is looked up only when someone asks.
+    pub fn totals(&self, state: &InstanceState, cached_blocks: usize) {
+        let load = &state.load;
+        self.knowledge.only(state.knowledge.into());
+        self.ready.set(if state.availability == Availability::Ready { 1.0 } else { 0.0 });
+        self.cached_blocks.set(cached_blocks as f64);
+        self.requests.of(Stage::Prefill).set(load.prefill_requests.into());
+        self.requests.of(Stage::Decode).set(load.decode_requests.into());
+        self.assigned.absolute(load.assigned);
+        self.prefill_wait.set(load.prefill_wait.as_secs_f64());
     }
-
-    /// The one for this value.
-    pub fn of(&self, value: L) -> &M {
-        &self.metrics[value.position()]
-    }
-}
-
-impl<L: Label> PerLabel<L, Gauge> {
-    /// 1 for this value, 0 for the others.
-    pub fn only(&self, value: L) {
-        for (position, gauge) in self.metrics.iter().enumerate() {
-            gauge.set(if position == value.position() { 1.0 } else { 0.0 });
-        }
-    }
-}
-
-/// Hands out metrics that are described, and of the kind that was declared.
-struct Registry {
-    recorder: PrometheusRecorder,
-}
-
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-
-type Value = (&'static str, &'static str);
-
-impl Registry {
-    fn new() -> Self {
-        let mut builder = PrometheusBuilder::new();
-        for metric in Metric::ALL {
-            if let (name, Kind::Histogram(buckets), ..) = metric.declaration() {
-                let matcher = Matcher::Full(name.to_owned());
-                builder = builder.set_buckets_for_metric(matcher, buckets).expect("declared buckets are not empty");
-            }
-        }
-        let recorder = builder.build_recorder();
-        for metric in Metric::ALL {
-            let (name, kind, unit, help) = metric.declaration();
-            let name = KeyName::from_const_str(name);
-            match kind {
-                Kind::Counter => recorder.describe_counter(name, Some(unit), help.into()),
-                Kind::Gauge => recorder.describe_gauge(name, Some(unit), help.into()),
-                Kind::Histogram(_) => recorder.describe_histogram(name, Some(unit), help.into()),
-            }
-        }
-        Registry { recorder }
-    }
-
-    fn counter(&self, metric: Metric, instance: Option<&str>, value: Option<Value>) -> Counter {
-        debug_assert!(matches!(metric.declaration().1, Kind::Counter));
-        self.recorder.register_counter(&key(metric, instance, value), &METADATA)
-    }
-
-    fn gauge(&self, metric: Metric, instance: Option<&str>, value: Option<Value>) -> Gauge {
-        debug_assert!(matches!(metric.declaration().1, Kind::Gauge));
-        self.recorder.register_gauge(&key(metric, instance, value), &METADATA)
-    }
-
-    fn histogram(&self, metric: Metric) -> Histogram {
-        debug_assert!(matches!(metric.declaration().1, Kind::Histogram(_)));
-        self.recorder.register_histogram(&key(metric, None, None), &METADATA)
-    }
-
-    fn counters<L: Label>(&self, metric: Metric, instance: Option<&str>) -> PerLabel<L, Counter> {
-        PerLabel::new(|value: L| self.counter(metric, instance, Some((L::NAME, value.name()))))
-    }
-
-    fn gauges<L: Label>(&self, metric: Metric, instance: &str) -> PerLabel<L, Gauge> {
-        PerLabel::new(|value: L| self.gauge(metric, Some(instance), Some((L::NAME, value.name()))))
-    }
-}
-
-fn key(metric: Metric, instance: Option<&str>, value: Option<Value>) -> Key {
-    let instance = instance.map(|name| metrics::Label::new("instance", name.to_owned()));
-    let value = value.map(|(name, value)| metrics::Label::new(name, value));
-    Key::from_parts(metric.declaration().0, instance.into_iter().chain(value).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -262,9 +342,8 @@ mod tests {
 
     #[test]
     fn every_declared_metric_is_rendered_with_help_and_names_are_unique() {
-        let metrics = Metrics::new(["a", "b"]);
+        let metrics = Metrics::new(["a", "b"], &routing::Config::default());
         metrics.decided(Outcome::Routed, None, 3e-6);
-        metrics.totals(1, 2, 3);
         let text = metrics.render();
         let mut names = std::collections::HashSet::new();
         for metric in Metric::ALL {

@@ -4,6 +4,7 @@
 //! the whole's is how tokenizers work (special tokens are taken out first), but for those that treat the start of a text
 //! differently: at loading both are tried, and a tokenizer for which they differ encodes every prompt whole.
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +18,10 @@ const ENTRY_BYTES: usize = 96;
 /// A tokenizer with the pieces that it encoded lately.
 pub(super) struct Segments {
     tokenizer: Tokenizer,
-    /// Special tokens to cut at, the longest first; empty where pieces are not to be encoded alone.
-    special: Vec<(String, u32)>,
+    /// Finds the special tokens to cut at; `None` where pieces are not to be encoded alone.
+    special: Option<AhoCorasick>,
+    /// Their ids, in the order in which they are looked for.
+    special_ids: Vec<u32>,
     /// What is put around a text that is given special tokens.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -46,13 +49,22 @@ impl Segments {
         let mut special: Vec<(String, u32)> =
             added.iter().filter(|(_, token)| plain(token)).map(|(&id, token)| (token.content.clone(), id)).collect();
         special.retain(|(content, _)| !content.is_empty());
-        special.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        special.sort();
         let only_plain = added.iter().all(|(_, token)| plain(token));
-        let mut segments =
-            Segments { tokenizer, special, before: Vec::new(), after: Vec::new(), cache: Mutex::default() };
+        let mut builder = AhoCorasick::builder();
+        let finder = builder.match_kind(MatchKind::LeftmostLongest).build(special.iter().map(|(content, _)| content));
+        let finder = finder.map_err(|error| error.to_string())?;
+        let mut segments = Segments {
+            tokenizer,
+            special: Some(finder),
+            special_ids: special.iter().map(|&(_, id)| id).collect(),
+            before: Vec::new(),
+            after: Vec::new(),
+            cache: Mutex::default(),
+        };
         segments.around().ok_or("special tokens are not put around a text, but into it")?;
-        if !only_plain || !segments.pieces_make_the_whole() {
-            segments.special.clear();
+        if !only_plain || !segments.pieces_make_the_whole(special.iter().map(|(content, _)| content.as_str())) {
+            segments.special = None;
         }
         Ok(segments)
     }
@@ -63,31 +75,17 @@ impl Segments {
         if add_special_tokens {
             tokens.extend(&self.before);
         }
-        let mut rest = text;
-        while !rest.is_empty() {
-            match self.next_special(rest) {
-                Some((at, length, id)) => {
-                    self.piece(&rest[..at], &mut tokens)?;
-                    tokens.push(id);
-                    rest = &rest[at + length..];
-                }
-                None => {
-                    self.piece(rest, &mut tokens)?;
-                    rest = "";
-                }
-            }
+        let mut from = 0;
+        for found in self.special.iter().flat_map(|special| special.find_iter(text)) {
+            self.piece(&text[from..found.start()], &mut tokens)?;
+            tokens.push(self.special_ids[found.pattern().as_usize()]);
+            from = found.end();
         }
+        self.piece(&text[from..], &mut tokens)?;
         if add_special_tokens {
             tokens.extend(&self.after);
         }
         Some(tokens)
-    }
-
-    /// The leftmost special token, the longest of those: position, length, id.
-    fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
-        let found = self.special.iter().filter_map(|(content, id)| Some((text.find(content.as_str())?, content, id)));
-        let first = found.min_by_key(|&(at, content, _)| (at, std::cmp::Reverse(content.len())));
-        first.map(|(at, content, &id)| (at, content.len(), id))
     }
 
     fn piece(&self, piece: &str, tokens: &mut Vec<u32>) -> Option<()> {
@@ -113,8 +111,8 @@ impl Segments {
         Some(())
     }
 
-    fn pieces_make_the_whole(&self) -> bool {
-        self.special.iter().take(16).all(|(special, _)| {
+    fn pieces_make_the_whole<'a>(&self, special: impl Iterator<Item = &'a str>) -> bool {
+        special.take(16).all(|special| {
             let text = format!("It was {special}the best\n{special} of times {special}{special}1");
             let whole = self.tokenizer.encode_fast(text.as_str(), false).map(|encoding| encoding.get_ids().to_vec());
             whole.ok().is_some_and(|whole| self.encode(&text, false) == Some(whole))

@@ -1,26 +1,33 @@
 //! Chat templates, rendered as Hugging Face's libraries do.
 
+use super::chat::{Chat, Manners, Unknown, get, items, pairs, text};
+use super::conversation::{self, Form};
+use super::{date, form};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, Error, ErrorKind};
-use serde_json::{Map, Value, json};
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use std::time::SystemTime;
 
 /// A model's chat template.
 pub(super) struct Template {
     environment: Environment<'static>,
     /// `bos_token` and the like, which templates write.
-    special_tokens: Map<String, Value>,
-    /// Whether it looks into a message's parts; one that does not is given their texts, joined.
-    takes_parts: bool,
+    special_tokens: Vec<(String, Value)>,
+    form: Form,
+    /// What decides how `/v1/messages` becomes a chat.
+    pub manners: Manners,
 }
 
 /// A template that is none.
 pub(super) struct TemplateError(pub Error);
 
 const NAME: &str = "chat";
+/// Put where a message is to be continued, found again in what was rendered, and cut off there.
+const CONTINUE_HERE: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// The template in a `tokenizer_config.json`, where there is one.
-pub(super) fn of_config(config: &Value) -> Option<String> {
+pub(super) fn of_config(config: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
     match config.get("chat_template")? {
         Value::String(source) => Some(source.clone()),
         Value::Array(named) => {
@@ -32,79 +39,118 @@ pub(super) fn of_config(config: &Value) -> Option<String> {
 }
 
 impl Template {
-    pub fn new(source: String, config: &Value) -> Result<Self, TemplateError> {
-        let takes_parts = ["in message['content']", "in message[\"content\"]", "in message.content", "in content"]
-            .iter()
-            .any(|loops| source.contains(loops));
-        let mut environment = Environment::new();
-        let mut syntax = SyntaxConfig::builder();
-        syntax.trim_blocks(true).lstrip_blocks(true);
-        environment.set_syntax(syntax.build().map_err(TemplateError)?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", |message: String| -> Result<minijinja::Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(NAME, source).map_err(TemplateError)?;
+    pub fn new(source: String, config: &serde_json::Value) -> Result<Self, TemplateError> {
+        let knows_developer = source.contains("\"developer\"") || source.contains("'developer'");
+        let form = Form { takes_parts: form::takes_parts(&source), knows_developer };
         let special_tokens = ["bos_token", "eos_token", "unk_token", "pad_token"].into_iter().filter_map(|name| {
             let token = config.get(name)?;
             let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
             Some((name.to_owned(), Value::from(text)))
         });
-        let special_tokens = special_tokens.collect();
-        Ok(Template { environment, special_tokens, takes_parts })
+        let manners = Manners { system_first: false, disabled_effort: "none" };
+        let environment = environment(source)?;
+        let mut template = Template { environment, special_tokens: special_tokens.collect(), form, manners };
+        template.manners = template.find_manners();
+        Ok(template)
     }
 
-    /// The prompt of a body of `/v1/chat/completions`; `None` where it cannot be known here.
-    pub fn render(&self, body: &Value) -> Option<String> {
-        if body.get("chat_template").is_some_and(|own| !own.is_null()) {
-            return None;
+    /// The prompt of a chat.
+    pub fn render(&self, chat: &Chat) -> Result<String, Unknown> {
+        if chat.continue_final_message && chat.add_generation_prompt {
+            return Err(Unknown::Other);
         }
-        let flag = |name: &str, default| body.get(name).map_or(Some(default), Value::as_bool);
-        if flag("continue_final_message", false)? {
-            return None;
+        let mut messages = conversation::of(&chat.messages, self.form)?;
+        if chat.continue_final_message {
+            let last = messages.last_mut().ok_or(Unknown::Other)?;
+            *last = to_be_continued(last)?;
         }
-        let messages = body.get("messages")?.as_array()?;
-        let messages: Vec<Value> = messages.iter().map(|message| self.message(message)).collect::<Option<_>>()?;
-        let mut context = self.special_tokens.clone();
-        if let Some(Value::Object(more)) = body.get("chat_template_kwargs") {
-            context.extend(more.clone());
+        let mut context = vec![("documents".to_owned(), Value::from(()))];
+        context.extend(self.special_tokens.iter().cloned());
+        context.extend(chat.variables.iter().cloned());
+        let tools = chat.tools.as_ref().map_or(Value::from(()), |tools| tools.iter().cloned().collect());
+        context.push(("messages".to_owned(), messages.into_iter().collect()));
+        context.push(("tools".to_owned(), tools));
+        context.push(("add_generation_prompt".to_owned(), Value::from(chat.add_generation_prompt)));
+        let template = self.environment.get_template(NAME).map_err(|_| Unknown::Other)?;
+        let rendered = template.render(Value::from_pairs(context)).map_err(|_| Unknown::Other)?;
+        if !chat.continue_final_message {
+            return Ok(rendered);
         }
-        context.insert("messages".to_owned(), Value::Array(messages));
-        context.insert("add_generation_prompt".to_owned(), json!(flag("add_generation_prompt", true)?));
-        for name in ["tools", "documents"] {
-            context.insert(name.to_owned(), body.get(name).cloned().unwrap_or(Value::Null));
-        }
-        self.environment.get_template(NAME).ok()?.render(Serde(Value::Object(context))).ok()
+        // A template that trims its messages trimmed the mark's own space as well, and what stood before it is trimmed too.
+        let at = rendered.rfind(CONTINUE_HERE.trim_end()).ok_or(Unknown::Other)?;
+        let kept = &rendered[..at];
+        Ok(if rendered[at..].starts_with(CONTINUE_HERE) { kept } else { kept.trim_end() }.to_owned())
     }
 
-    /// A message as vLLM hands it to a template: parts as it takes them, a tool call's arguments parsed.
-    fn message(&self, message: &Value) -> Option<Value> {
-        let mut message = message.as_object()?.clone();
-        if let Some(Value::Array(parts)) = message.get("content") {
-            let text = |part: &Value| match part.get("type")?.as_str()? {
-                "text" | "input_text" => Some(part.get("text")?.as_str()?.to_owned()),
-                _ => None,
-            };
-            let texts: Vec<String> = parts.iter().map(text).collect::<Option<_>>()?;
-            if !self.takes_parts {
-                message.insert("content".to_owned(), Value::String(texts.join("\n")));
+    /// As vLLM finds them: by trying.
+    fn find_manners(&self) -> Manners {
+        let says = |role: &str| Value::from_pairs([("role", role), ("content", "t")]);
+        let inline = ["system", "user", "system", "user"].map(says).to_vec();
+        let system_first = self.render(&Chat { messages: inline, ..Chat::default() }).is_err();
+        let with_effort = |effort: &str| {
+            let variables = vec![
+                ("enable_thinking".to_owned(), Value::from(effort != "none")),
+                ("reasoning_effort".to_owned(), Value::from(effort)),
+            ];
+            let messages = vec![Value::from_pairs([("role", "user"), ("content", "Hi")])];
+            self.render(&Chat { messages, variables, add_generation_prompt: true, ..Chat::default() })
+        };
+        let disabled_effort = match with_effort("none") {
+            Ok(none)
+                if ["low", "medium", "high", "xhigh", "max"].iter().all(|one| with_effort(one) != Ok(none.clone())) =>
+            {
+                "none"
             }
-        }
-        if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
-            for call in calls {
-                if let Some(Value::String(arguments)) = call.pointer("/function/arguments") {
-                    let arguments = serde_json::from_str(arguments).ok()?;
-                    *call.pointer_mut("/function/arguments")? = arguments;
-                }
-            }
-        }
-        Some(Value::Object(message))
+            Ok(_) | Err(_) => "low",
+        };
+        Manners { system_first, disabled_effort }
     }
 }
 
+fn environment(source: String) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = Environment::new();
+    let mut syntax = SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true);
+    environment.set_syntax(syntax.build().map_err(TemplateError)?);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: String| -> Result<String, Error> {
+        let unknown = || Error::new(ErrorKind::InvalidOperation, "a date format that is not known here");
+        date::strftime(SystemTime::now(), &format).ok_or_else(unknown)
+    });
+    environment.add_template_owned(NAME, source).map_err(TemplateError)?;
+    Ok(environment)
+}
+
+/// A message with the mark at the end of its last text.
+fn to_be_continued(message: &Value) -> Result<Value, Unknown> {
+    let marked = |text: &str| Value::from(format!("{text}{CONTINUE_HERE}"));
+    let content = get(message, "content").ok_or(Unknown::Other)?;
+    let content = match content.as_str() {
+        Some(text) => marked(text),
+        None => {
+            let mut parts = items(&content)?;
+            let last = parts.iter_mut().rev().find(|part| text(part, "text").is_some()).ok_or(Unknown::Other)?;
+            let words = text(last, "text").unwrap_or_default();
+            *last = with(last, "text", marked(&words))?;
+            parts.into_iter().collect()
+        }
+    };
+    with(message, "content", content)
+}
+
+/// An object with one of its fields replaced.
+fn with(object: &Value, key: &str, value: Value) -> Result<Value, Unknown> {
+    let kept =
+        pairs(object)?.into_iter().map(|(name, old)| if name == key { (name, value.clone()) } else { (name, old) });
+    Ok(Value::from_pairs(kept.collect::<Vec<_>>()))
+}
+
 /// The built-in filter escapes for HTML, which Hugging Face's does not.
-fn tojson(value: &minijinja::Value, indent: Option<minijinja::Value>, options: Kwargs) -> Result<String, Error> {
+fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
     // Python's own arguments say what is so here anyhow.
     let _: Option<bool> = options.get("ensure_ascii")?;
     let escaped = minijinja::filters::tojson(value, indent, options)?.to_string();
@@ -129,12 +175,16 @@ fn tojson(value: &minijinja::Value, indent: Option<minijinja::Value>, options: K
 
 #[cfg(test)]
 mod tests {
+    use super::super::chat::of_chat;
     use super::*;
+    use serde_json::json;
 
-    fn check(source: &str, body: Value, expected: Option<&str>) {
+    fn check(source: &str, body: serde_json::Value, expected: Option<&str>) {
         let config = json!({"bos_token": {"content": "<s>"}, "eos_token": "</s>"});
         let Ok(template) = Template::new(source.to_owned(), &config) else { panic!("{source} is a template") };
-        assert_eq!(template.render(&body).as_deref(), expected, "{body}");
+        let body_read: Value = serde_json::from_str(&body.to_string()).unwrap();
+        let rendered = of_chat(&body_read).and_then(|chat| template.render(&chat));
+        assert_eq!(rendered.as_deref().ok(), expected, "{body}");
     }
 
     const PLAIN: &str = "{{ bos_token }}{% for message in messages %}\n  [{{ message['role'] }}] {{ message.content.strip() }}\n\
@@ -160,8 +210,8 @@ mod tests {
 
     #[test]
     fn json_is_written_as_python_does() {
-        let tools = json!([{"name": "f", "says": "<a> & 'b' \"c\" \\u003c ż"}]);
-        let expected = r#"{"name": "f", "says": "<a> & 'b' \"c\" \\u003c ż"}"#;
-        check("{{ tools[0] | tojson }}", json!({"messages": [], "tools": tools}), Some(expected));
+        let tools = json!([{"function": {"name": "f", "description": "<a> & 'b' \"c\" \\u003c ż"}}]);
+        let expected = r#"{"name": "f", "description": "<a> & 'b' \"c\" \\u003c ż", "parameters": null}"#;
+        check("{{ tools[0].function | tojson }}", json!({"messages": [], "tools": tools}), Some(expected));
     }
 }

@@ -1,7 +1,8 @@
 //! A gRPC answer on its way back: each chunk as it comes, trailers too, and what it tells as facts.
 
-use super::Forward;
 use super::grpc::{self, Observer};
+use super::relay::Idle;
+use super::{Forward, Placed};
 use crate::routing::InstanceId;
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::Failure;
@@ -12,8 +13,8 @@ use axum::http::response::Parts;
 use hyper::body::{Frame, Incoming};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 /// A body that is passed on. Dropping it before its end abandons the call, at the instance and in the router.
@@ -24,25 +25,36 @@ pub(super) struct GrpcRelay {
     body: Option<Incoming>,
     observer: Observer,
     ticket: Option<Ticket>,
+    /// Prompt tokens that were predicted to be cached, where that was looked up.
+    predicted_tokens: Option<u32>,
     deadline: Option<Instant>,
+    idle: Option<Idle>,
 }
 
 impl GrpcRelay {
-    pub fn new(
-        core: Arc<Core>,
-        instance: InstanceId,
-        forward: &Forward<'_>,
-        head: &Parts,
-        body: Incoming,
-        ticket: Option<Ticket>,
-    ) -> Self {
-        let observer = Observer::new(forward.protocol);
-        let mut relay = GrpcRelay { core, instance, body: Some(body), observer, ticket, deadline: forward.deadline };
+    pub fn new(core: Arc<Core>, placed: Placed, forward: &Forward<'_>, head: &Parts, body: Incoming) -> Self {
+        let Placed { instance, decision, ticket } = placed;
+        let mut relay = GrpcRelay {
+            core,
+            instance,
+            body: Some(body),
+            observer: Observer::new(forward.protocol),
+            ticket,
+            predicted_tokens: decision.map(|decision| decision.overlap_tokens),
+            deadline: forward.deadline,
+            idle: None,
+        };
         // A head without a body tells its status by itself; what it says of the instance was seen to when it came.
         if grpc::code(&head.headers).is_some_and(|code| code != Code::Ok) {
             relay.ticket = None;
         }
         relay
+    }
+
+    /// Lets it be silent no longer than this.
+    pub fn with_idle(mut self, limit: Option<Duration>) -> Self {
+        self.idle = limit.map(Idle::new);
+        self
     }
 
     fn saw(&mut self, chunk: &[u8]) {
@@ -56,6 +68,14 @@ impl GrpcRelay {
 
     fn ended(&mut self, trailers: &HeaderMap) {
         let ticket = self.ticket.take();
+        if let Some(cached_tokens) = self.observer.cached_tokens() {
+            let metrics = self.core.metrics().instance(self.instance.index());
+            metrics.reported_cached_tokens.increment(cached_tokens.into());
+            if let (Some(predicted_tokens), Some(ticket)) = (self.predicted_tokens, &ticket) {
+                metrics.delivered(predicted_tokens, cached_tokens);
+                ticket.delivered(cached_tokens);
+            }
+        }
         match grpc::code(trailers) {
             Some(Code::Ok) => {
                 if let Some(ticket) = ticket {
@@ -65,10 +85,6 @@ impl GrpcRelay {
             Some(code) if grpc::is_fault(code) => self.failed(Failure::Status),
             Some(_) | None => {}
         }
-        if let Some(cached_tokens) = self.observer.cached_tokens() {
-            let metrics = self.core.metrics().instance(self.instance.index());
-            metrics.reported_cached_tokens.increment(cached_tokens.into());
-        }
     }
 
     fn failed(&mut self, failure: Failure) {
@@ -76,15 +92,15 @@ impl GrpcRelay {
         self.core.failed_at(self.instance);
     }
 
-    /// The instance hung up within its answer; the client is told in a way that it expects.
-    fn broke_off(&mut self) -> Frame<Bytes> {
+    /// The instance hung up within its answer, or was silent for too long; the client is told in a way that it expects.
+    fn broke_off(&mut self, failure: Failure) -> Frame<Bytes> {
         self.body = None;
         self.ticket = None;
         let status = if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             // Some servers hang up then, and are right.
             Status::deadline_exceeded("the deadline passed within the answer")
         } else {
-            self.failed(Failure::Body);
+            self.failed(failure);
             Status::unavailable("the instance broke off its answer")
         };
         let mut trailers = HeaderMap::new();
@@ -104,7 +120,13 @@ impl HttpBody for GrpcRelay {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
-        let polled = ready!(Pin::new(body).poll_frame(context));
+        let Poll::Ready(polled) = Pin::new(body).poll_frame(context) else {
+            let silent = self.idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(context));
+            return silent.map(|()| Some(Ok(self.broke_off(Failure::Late))));
+        };
+        if let Some(idle) = &mut self.idle {
+            idle.heard();
+        }
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
@@ -115,7 +137,7 @@ impl HttpBody for GrpcRelay {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(_)) => Some(Ok(self.broke_off())),
+            Some(Err(_)) => Some(Ok(self.broke_off(Failure::Body))),
             None => {
                 self.body = None;
                 None

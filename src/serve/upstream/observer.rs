@@ -15,14 +15,21 @@ pub(super) struct Observer {
     output_tokens: Option<u32>,
     cached_tokens: Option<u32>,
     done: bool,
+    /// Of a response that may be asked for again.
+    response_id: Option<Vec<u8>>,
 }
 
 /// Longer than any key with the number after it.
-const TAIL: usize = 48;
+const TAIL: usize = 64;
+const RESPONSE_ID: &[u8] = b"\"id\":\"resp_";
+/// Where the id of a response stands, if anywhere, and how long it is at most.
+const ID_WITHIN: usize = 1024;
+const ID_MAX: usize = 48;
 const EVENT: &[u8] = b"data: {";
 const DONE: &[u8] = b"data: [DONE]";
 const OUTPUT_TOKENS: [&[u8]; 2] = [b"\"completion_tokens\":", b"\"output_tokens\":"];
-const CACHED_TOKENS: &[u8] = b"\"cached_tokens\":";
+/// OpenAI's name and Anthropic's.
+const CACHED_TOKENS: [&[u8]; 2] = [b"\"cached_tokens\":", b"\"cache_read_input_tokens\":"];
 
 impl Observer {
     /// A chunk passes.
@@ -61,8 +68,16 @@ impl Observer {
         self.done
     }
 
+    /// The id of the response that the answer begins with, once.
+    pub fn response_id(&self) -> Option<&[u8]> {
+        self.response_id.as_deref()
+    }
+
     /// Looks at bytes of which the first `seen` were looked at before.
     fn look(&mut self, bytes: &[u8], seen: usize) {
+        if self.response_id.is_none() {
+            self.response_id = response_id(bytes);
+        }
         for at in memmem::find_iter(bytes, EVENT) {
             // In a seam only what crosses it is new; JSON has no raw line feeds, so an event begins a line.
             let crosses = seen == 0 || (at < seen && at + EVENT.len() > seen);
@@ -74,8 +89,19 @@ impl Observer {
         for key in OUTPUT_TOKENS {
             self.output_tokens = number_after(bytes, key).or(self.output_tokens);
         }
-        self.cached_tokens = number_after(bytes, CACHED_TOKENS).or(self.cached_tokens);
+        for key in CACHED_TOKENS {
+            self.cached_tokens = number_after(bytes, key).or(self.cached_tokens);
+        }
     }
+}
+
+/// The id of a response that is told in these bytes, if all of it is there.
+fn response_id(bytes: &[u8]) -> Option<Vec<u8>> {
+    let start = &bytes[..bytes.len().min(ID_WITHIN)];
+    // "resp_" is part of it.
+    let id = &start[memmem::find(start, RESPONSE_ID)? + RESPONSE_ID.len() - 5..];
+    let length = id.iter().take(ID_MAX).position(|&byte| byte == b'"')?;
+    Some(id[..length].to_vec())
 }
 
 /// The number after the last occurrence of `key`, if all of it is there.
@@ -125,5 +151,7 @@ mod tests {
         let mut observer = Observer::default();
         observer.saw(b"{\"usage\": {\"output_tokens\": 5, \"input_tokens\": 3}}");
         assert_eq!(observer.output_tokens(), 5);
+        observer.saw(b"{\"usage\":{\"cache_read_input_tokens\":64,\"input_tokens\":3,\"output_tokens\":7}}");
+        assert_eq!((observer.output_tokens(), observer.cached_tokens()), (7, Some(64)));
     }
 }

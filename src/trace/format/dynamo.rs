@@ -46,7 +46,13 @@ fn fits(fields: &Map<String, Value>) -> bool {
     let agentic = fields.get("schema").is_some_and(|schema| schema == AGENTIC);
     let length = ["input_length", "input_tokens", "text_input", "messages", "payload"].into_iter().any(has);
     let output = ["output_length", "output_tokens"].into_iter().any(has);
-    agentic || (length && output && EXTENSIONS.iter().any(|&name| has(name)) && !has("chat_id") && !has("hash_id"))
+    agentic
+        || (length
+            && output
+            && EXTENSIONS.iter().any(|&name| has(name))
+            && !has("chat_id")
+            && !has("hash_id")
+            && !has("num_input_tokens"))
 }
 
 #[derive(Deserialize)]

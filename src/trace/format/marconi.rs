@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 pub(super) const SPEC: Spec = Spec {
     name: "Marconi",
-    description: "Marconi (JSON lines with session_id, turn_id, ts, num_input_tokens, num_output_tokens, input_tokens)",
+    description: "Marconi and Marconi-Kavier (JSON lines or Parquet with session_id, turn_id, ts, num_input_tokens, num_output_tokens, input_tokens)",
     shape: Shape::Json(fits),
     time_unit: Some(TimeUnit::Seconds),
     sorted: false,
@@ -23,7 +23,8 @@ pub(super) const SPEC: Spec = Spec {
 };
 
 fn fits(fields: &Map<String, Value>) -> bool {
-    ["session_id", "ts", "input_tokens", "num_output_tokens"].iter().all(|&name| fields.contains_key(name))
+    let has = |name: &&str| fields.contains_key(*name);
+    ["session_id", "ts", "num_output_tokens"].iter().all(has) && fields.get("input_tokens").is_some_and(Value::is_array)
 }
 
 fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {

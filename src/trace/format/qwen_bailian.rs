@@ -12,6 +12,7 @@ use crate::routing::block::{BlockSize, ContentHash};
 use crate::trace::record::Kinds;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
+use std::collections::BTreeMap;
 
 pub(super) const SPEC: Spec = Spec {
     name: NAME,
@@ -56,6 +57,16 @@ pub(super) struct BlockLines {
     format: &'static str,
     block_size: BlockSize,
     unit: TimeUnit,
+    chats: Chats,
+}
+
+/// The chats seen so far, as ranges: their ids are numbers in order, or nearly so.
+#[derive(Default)]
+struct Chats {
+    /// The end, exclusive, of each range, by its beginning.
+    ranges: BTreeMap<u64, u64>,
+    /// There were too many ranges to remember.
+    lost: bool,
 }
 
 /// What serde_json makes of a line; fields not needed are not checked.
@@ -74,10 +85,10 @@ struct Line {
 impl BlockLines {
     pub(super) fn new(format: &'static str, block_tokens: u32, opening: &Opening<'_>) -> Self {
         let block_size = opening.block_size.unwrap_or(block_size(block_tokens));
-        BlockLines { format, block_size, unit: opening.unit }
+        BlockLines { format, block_size, unit: opening.unit, chats: Chats::default() }
     }
 
-    pub(super) fn parse(&self, item: &str, kinds: &mut Kinds, out: &mut Batch) -> Result<(), LineError> {
+    pub(super) fn parse(&mut self, item: &str, kinds: &mut Kinds, out: &mut Batch) -> Result<(), LineError> {
         if let Some(flat) = flat(item)
             && let (Some(timestamp), Some(prompt), Some(output)) =
                 (flat.timestamp, flat.input_length, flat.output_length)
@@ -101,7 +112,7 @@ impl BlockLines {
     }
 
     fn finish(
-        &self,
+        &mut self,
         line: Flat<'_>,
         timestamp: &str,
         (prompt, output): (i64, i64),
@@ -120,18 +131,47 @@ impl BlockLines {
         let miscounted = check_ids(self.format, self.block_size, blocks.len(), prompt_tokens)?;
         out.tally.miscounted_ids += u64::from(miscounted);
         blocks.truncate(self.block_size.touched_blocks(prompt_tokens) as usize);
+        let chat = line.chat_id.and_then(|chat| u64::try_from(chat).ok());
+        let parent = line.parent_chat_id.and_then(|parent| u64::try_from(parent).ok());
+        out.tally.missing_parents += u64::from(parent.is_some_and(|parent| !self.chats.have(parent)));
+        if let Some(chat) = chat {
+            self.chats.add(chat);
+        }
         out.keep(Record {
             at,
             prompt_tokens,
             output_tokens,
             blocks,
-            chat: line.chat_id.and_then(|chat| u64::try_from(chat).ok()),
-            parent: line.parent_chat_id.and_then(|parent| u64::try_from(parent).ok()),
+            chat,
+            parent,
             session: None,
             turn: line.turn.and_then(|turn| u32::try_from(turn).ok()),
             kind: line.kind.map(|kind| kinds.get(kind)),
         });
         Ok(())
+    }
+}
+
+impl Chats {
+    /// One megabyte.
+    const RANGES_MAX: usize = 1 << 15;
+
+    fn add(&mut self, chat: u64) {
+        let end = chat.saturating_add(1);
+        if let Some((_, last)) = self.ranges.range_mut(..=chat).next_back()
+            && *last >= chat
+        {
+            *last = end.max(*last);
+        } else if self.ranges.len() < Self::RANGES_MAX {
+            self.ranges.insert(chat, end);
+        } else {
+            self.lost = true;
+        }
+    }
+
+    /// Whether a chat was seen; so believed of every one where not all could be remembered.
+    fn have(&self, chat: u64) -> bool {
+        self.lost || self.ranges.range(..=chat).next_back().is_some_and(|(_, &end)| chat < end)
     }
 }
 

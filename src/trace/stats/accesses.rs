@@ -80,19 +80,25 @@ impl Accesses {
 
     /// Blocks that a cache of `capacity` blocks would have had.
     pub(crate) fn hits(&self, eviction: Eviction, capacity: usize) -> u64 {
+        let mut all = 0;
+        self.each_hits(eviction, capacity, &mut |_, hits| all += hits);
+        all
+    }
+
+    /// The same of each request, told with its number.
+    pub(crate) fn each_hits(&self, eviction: Eviction, capacity: usize, told: &mut dyn FnMut(usize, u64)) {
         match eviction {
-            Eviction::Fifo => self.fifo(capacity),
-            Eviction::Lru => self.lru(capacity),
-            Eviction::Clairvoyant => self.clairvoyant(capacity),
+            Eviction::Fifo => self.fifo(capacity, told),
+            Eviction::Lru => self.lru(capacity, told),
+            Eviction::Clairvoyant => self.clairvoyant(capacity, told),
         }
     }
 
-    fn fifo(&self, capacity: usize) -> u64 {
+    fn fifo(&self, capacity: usize, told: &mut dyn FnMut(usize, u64)) {
         let mut cached = vec![false; self.distinct()];
         let mut queue = VecDeque::new();
-        let mut hits = 0;
-        for request in self.requests() {
-            hits += request.iter().take_while(|&&block| cached[block as usize]).count() as u64;
+        for (number, request) in self.requests().enumerate() {
+            told(number, request.iter().take_while(|&&block| cached[block as usize]).count() as u64);
             for &block in request.iter().rev() {
                 if !cached[block as usize] {
                     cached[block as usize] = true;
@@ -105,14 +111,12 @@ impl Accesses {
                 }
             }
         }
-        hits
     }
 
-    fn lru(&self, capacity: usize) -> u64 {
+    fn lru(&self, capacity: usize, told: &mut dyn FnMut(usize, u64)) {
         let mut recency = Recency::new(self.distinct());
-        let mut hits = 0;
-        for request in self.requests() {
-            hits += request.iter().take_while(|&&block| recency.cached[block as usize]).count() as u64;
+        for (number, request) in self.requests().enumerate() {
+            told(number, request.iter().take_while(|&&block| recency.cached[block as usize]).count() as u64);
             for &block in request.iter().rev() {
                 recency.touch(block);
                 if recency.len > capacity {
@@ -120,19 +124,18 @@ impl Accesses {
                 }
             }
         }
-        hits
     }
 
     /// Belady's algorithm with bypass: after each request keep those blocks, of the cached and the new ones, whose next
     /// use is soonest; of equally soon ones the foremost. As a block's predecessor is used whenever the block is, what is
     /// kept is always whole prefixes, so that every kept block is a hit.
-    fn clairvoyant(&self, capacity: usize) -> u64 {
+    fn clairvoyant(&self, capacity: usize, told: &mut dyn FnMut(usize, u64)) {
         let next_uses = self.next_uses();
         let mut kept_until = vec![NEVER; self.distinct()];
         let mut latest_first: BinaryHeap<(u32, u32, u32)> = BinaryHeap::new();
-        let (mut hits, mut kept, mut at) = (0, 0_usize, 0);
-        for request in self.requests() {
-            hits += request.iter().take_while(|&&block| kept_until[block as usize] != NEVER).count() as u64;
+        let (mut kept, mut at) = (0_usize, 0);
+        for (number, request) in self.requests().enumerate() {
+            told(number, request.iter().take_while(|&&block| kept_until[block as usize] != NEVER).count() as u64);
             for (&block, place) in request.iter().zip(0..) {
                 let next = next_uses[at];
                 at += 1;
@@ -152,7 +155,6 @@ impl Accesses {
                 }
             }
         }
-        hits
     }
 
     /// For each access, the request that uses the block next.

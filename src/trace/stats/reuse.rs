@@ -45,6 +45,9 @@ pub struct ReuseStats {
     pub stack_distance_blocks: Distribution,
     /// Hits by cache size.
     pub cache_sizes: Vec<CacheSize>,
+    /// The same of the tokens of the second half of the requests, at the sizes at which they are published of a file of this
+    /// name.
+    pub last_half_curve: Vec<CurvePoint>,
 }
 
 /// The share of all reuse that some blocks have.
@@ -81,6 +84,19 @@ pub struct CacheSize {
     /// The same, evicting what was used longest ago.
     pub lru: f64,
     /// The same, evicting what will be used last.
+    pub clairvoyant: f64,
+}
+
+/// What a cache of one size would have had of the tokens of the second half of the requests, after the first half.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurvePoint {
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// First in, first out.
+    pub fifo: f64,
+    /// Evicting what was used longest ago.
+    pub lru: f64,
+    /// Evicting what will be used last.
     pub clairvoyant: f64,
 }
 
@@ -167,8 +183,8 @@ impl ReuseCollector {
         category
     }
 
-    /// What came of it. `session_sizes` are the requests of each session.
-    pub(super) fn finish(self, session_sizes: &[u32]) -> ReuseStats {
+    /// What came of it. `session_sizes` are the requests of each session, `curve_sizes` caches in blocks.
+    pub(super) fn finish(self, session_sizes: &[u32], curve_sizes: &[u64]) -> ReuseStats {
         let single = |request: &&Request| session_sizes[request.session as usize] == 1;
         let total = Sums::of(self.requests.iter());
         let last_half = Sums::of(self.requests[self.requests.len() / 2..].iter());
@@ -199,7 +215,26 @@ impl ReuseCollector {
                 self.accesses.stack_distances().into_iter().map(f64::from).collect(),
             ),
             cache_sizes: SIZES.map(|share| cache_size(&self.accesses, share)).to_vec(),
+            last_half_curve: curve_sizes.iter().map(|&blocks| self.curve_point(blocks)).collect(),
         }
+    }
+}
+
+impl ReuseCollector {
+    fn curve_point(&self, blocks: u64) -> CurvePoint {
+        let half = self.requests.len() / 2;
+        let tokens = Sums::of(self.requests[half..].iter()).tokens;
+        let hits = |eviction| {
+            let mut hit_tokens = 0;
+            self.accesses.each_hits(eviction, usize::try_from(blocks).unwrap_or(usize::MAX), &mut |request, hits| {
+                if request >= half {
+                    hit_tokens += (hits * self.block_tokens).min(self.requests[request].tokens);
+                }
+            });
+            ratio(hit_tokens, tokens)
+        };
+        let [fifo, lru, clairvoyant] = Eviction::ALL.map(hits);
+        CurvePoint { blocks, fifo, lru, clairvoyant }
     }
 }
 

@@ -125,6 +125,23 @@ impl Stats {
             said(published.lru_hit_ratios_match),
             published.lru_hit_ratios.map(|ratio| ratio.to_string()).join(" "),
         );
+        if let (Some(matches), Some(reuse)) = (published.curve_matches, &self.reuse) {
+            *text += &format!(
+                "hit ratios by cache size, of the second half's tokens, prefix: {} ({})\n",
+                self.prefix,
+                said(matches)
+            );
+            let rows = reuse.last_half_curve.iter().zip(&published.curve).map(|(found, published)| {
+                let pairs = [
+                    (found.fifo, published.fifo),
+                    (found.lru, published.lru),
+                    (found.clairvoyant, published.clairvoyant),
+                ];
+                let pairs = pairs.map(|(found, published)| format!("{found:.4} / {published:.4}"));
+                std::iter::once(found.blocks.to_string()).chain(pairs).collect()
+            });
+            *text += &format!("{}\n", table(&["blocks", "FIFO here / published", "LRU", "clairvoyant"], rows));
+        }
     }
 }
 

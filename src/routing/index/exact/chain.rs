@@ -16,7 +16,7 @@ pub(in crate::routing::index) struct ChainRoom {
 }
 
 /// The hashes of a prompt that a cache may spare.
-pub(super) struct Chain<'a> {
+pub(in crate::routing) struct Chain<'a> {
     prompt: Prompt<'a>,
     block_tokens: usize,
     blocks: usize,
@@ -24,15 +24,29 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    pub fn new(prompt: &Prompt<'a>, root: BlockHash, block_size: BlockSize, room: &'a mut ChainRoom) -> Self {
-        let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
-        let blocks = match prompt {
-            Prompt::Tokens(_) => reusable,
-            Prompt::Blocks { contents, .. } => reusable.min(contents.len()),
-        };
+    pub(in crate::routing::index) fn new(
+        prompt: &Prompt<'a>,
+        root: BlockHash,
+        block_size: BlockSize,
+        room: &'a mut ChainRoom,
+    ) -> Self {
         room.contents.clear();
         room.marks.clear();
         room.marks.push(root);
+        Self::resumed(prompt, block_size, room)
+    }
+
+    /// The chain of a prompt for which `room` was used last: what was computed then is not computed again.
+    pub(in crate::routing::index) fn resumed(
+        prompt: &Prompt<'a>,
+        block_size: BlockSize,
+        room: &'a mut ChainRoom,
+    ) -> Self {
+        let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
+        let blocks = match prompt {
+            Prompt::Tokens(_) => reusable,
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => reusable.min(contents.len()),
+        };
         Chain { prompt: *prompt, block_tokens: block_size.tokens() as usize, blocks, room }
     }
 
@@ -60,7 +74,7 @@ impl<'a> Chain<'a> {
         let ChainRoom { contents, marks } = &mut *self.room;
         let contents: &[ContentHash] = match &self.prompt {
             Prompt::Tokens(_) => contents,
-            Prompt::Blocks { contents, .. } => contents,
+            Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents,
         };
         while marks.len() <= blocks / STRIDE {
             let from = (marks.len() - 1) * STRIDE;

@@ -3,7 +3,7 @@
 use super::ExactIndex;
 use super::budget::Budget;
 use super::run::{Run, Segment, Segments};
-use super::sets::SetId;
+use super::set_id::SetId;
 
 impl ExactIndex {
     /// Replaces the set of the blocks from `from` to `to` of a run by what `set` makes of it, a reference more. The caller

@@ -12,7 +12,7 @@ use super::anchors::Spread;
 use super::chain::{Chain, ChainRoom};
 use super::run::{Run, RunId, View};
 use super::sets::{Span, TIER_WORDS};
-use super::sync::Ordering;
+use super::sync::{AtomicU64, Ordering};
 use super::words::Words;
 use crate::routing::block::BlockHash;
 use crate::routing::fact::Tier;
@@ -22,7 +22,7 @@ use crate::routing::request::Prompt;
 /// What a lookup needs room for, reused between lookups.
 #[derive(Clone, Debug, Default)]
 pub(in crate::routing::index) struct Walk {
-    chain: ChainRoom,
+    pub chain: ChainRoom,
     segments: Vec<Held>,
     members: Vec<u64>,
     /// The instances that held every block so far, as a bitmap from word `first` on.
@@ -58,7 +58,7 @@ impl ExactIndex {
             let key = chain.after(depth + 1);
             let spread = Spread::of(key);
             let shard = &self.shards[spread.shard(self.shards.len())];
-            let matched = shard.anchors.find(spread, |run| {
+            let found = shard.anchors.find(spread, |run| {
                 let run = self.runs.get(run)?;
                 run.read(|view| {
                     if view.head != key || view.blocks == 0 {
@@ -66,10 +66,10 @@ impl ExactIndex {
                     }
                     let matched = matched_blocks(view, &mut chain, depth, &self.words)?;
                     self.read_segments(view, matched, segments, members)?;
-                    Some(Some(matched))
+                    Some(Some((matched, view.pinned)))
                 })
             });
-            let Some(matched) = matched else { break };
+            let Some((matched, pinned)) = found else { break };
             let mut from = 0;
             for held in segments.iter() {
                 let mut lanes = Lanes { members: &members[held.at..][..held.span.words], span: held.span };
@@ -84,7 +84,8 @@ impl ExactIndex {
                 from = end;
             }
             depth += from;
-            if from < matched || unbroken.iter().all(|&word| word == 0) {
+            // Where nothing hangs from this block or behind, nobody can go on.
+            if from < matched || matched > pinned || unbroken.iter().all(|&word| word == 0) {
                 break;
             }
         }
@@ -121,17 +122,28 @@ impl ExactIndex {
 /// Blocks of a run that continue the chain after `depth`, the first of which does. `None` if the run makes no sense.
 #[inline]
 fn matched_blocks(view: &View, chain: &mut Chain<'_>, depth: usize, words: &Words) -> Option<usize> {
-    let keys = view.keys(words)?;
-    let most = keys.len().min(chain.blocks() - depth);
+    let most = view.blocks.min(chain.blocks() - depth);
     let dear = chain.hashes_tokens();
-    let mut equal = |end: usize| keys[end - 1].load(Ordering::Relaxed) == chain.after(depth + end);
+    let mut keys: Option<&[AtomicU64]> = None;
+    let mut equal = |end: usize| {
+        let key = if end == view.blocks {
+            view.tail
+        } else {
+            let keys = match keys {
+                Some(keys) => keys,
+                None => *keys.insert(view.keys(words)?),
+            };
+            keys[end - 1].load(Ordering::Relaxed)
+        };
+        Some(key == chain.after(depth + end))
+    };
     // Most chains that part from a run part where the last one did.
     let fork = view.fork;
-    if 0 < fork && fork < most && equal(fork) && !equal(fork + 1) {
+    if 0 < fork && fork < most && equal(fork)? && !equal(fork + 1)? {
         return Some(fork);
     }
     let more = if dear { MORE_OF_TOKENS } else { MORE_OF_HASHES };
-    if !dear && equal(most) {
+    if !dear && equal(most)? {
         return Some(most);
     }
     let (mut same, mut step) = (1, FIRST_BLOCKS);
@@ -141,7 +153,7 @@ fn matched_blocks(view: &View, chain: &mut Chain<'_>, depth: usize, words: &Word
             return Some(most);
         }
         let end = most.min(step);
-        if !equal(end) {
+        if !equal(end)? {
             break end;
         }
         same = end;
@@ -149,7 +161,7 @@ fn matched_blocks(view: &View, chain: &mut Chain<'_>, depth: usize, words: &Word
     };
     while differs - same > 1 {
         let middle = (same + differs) / 2;
-        if equal(middle) { same = middle } else { differs = middle }
+        if equal(middle)? { same = middle } else { differs = middle }
     }
     Some(same)
 }

@@ -1,13 +1,14 @@
 //! Removing: one copy, one name, or all that an instance holds.
 
 use super::anchors::Spread;
-use super::names::{Copies, Name, Place, Slot};
+use super::budget::Budget;
+use super::names::Slot;
+use super::place::{Copies, Name, Place};
 use super::run::RunId;
-use super::sets::{Lane, SetId};
+use super::set_id::{Lane, SetId};
 use super::sync::MutexGuard;
 use super::{ExactIndex, Member};
 use crate::routing::fact::{InstanceId, Tier};
-use std::collections::hash_map::Entry;
 
 impl ExactIndex {
     /// Removes one copy from a tier; `false` if there is none.
@@ -96,7 +97,7 @@ impl ExactIndex {
             }
             end = begin;
         }
-        self.budget.give(member.names.bytes());
+        self.budget.give(member.bytes());
         *member = Member { tiers: member.tiers, ..Member::default() };
     }
 
@@ -120,7 +121,7 @@ impl ExactIndex {
             && last.set == SetId::single(lane)
             && from > begin as usize
         {
-            header.set_inline_end(from);
+            header.set_inline_end(from, &self.words);
             header.shrink_keys(&self.words, &self.budget);
             *blocks_held -= to - from;
             return;
@@ -142,7 +143,7 @@ impl ExactIndex {
                 return;
             }
             let key = Spread::of(header.head());
-            let parent = header.parent();
+            let parent = self.runs.parent(run);
             self.shards[key.shard(self.shards.len())].anchors.remove(key, run);
             self.runs.give(run, &self.words);
             drop(guard);
@@ -152,7 +153,7 @@ impl ExactIndex {
             // The parent stays as long as it counts this run among its children, and so does its lock.
             let header = self.runs.known(parent);
             guard = self.shards[Spread::of(header.head()).shard(self.shards.len())].blocks_held.lock();
-            if !header.orphan() {
+            if !self.runs.orphan(parent) {
                 return;
             }
             // Its end may have stayed for the child's sake only.
@@ -168,6 +169,11 @@ impl ExactIndex {
 }
 
 impl Member {
+    /// Memory taken from the budget.
+    fn bytes(&self) -> usize {
+        self.names.bytes() + self.copies.bytes() + self.aliases.bytes()
+    }
+
     /// Copies by tier under a name.
     pub(super) fn counts(&self, name: Name, copies: Copies) -> [u32; Tier::ALL.len()] {
         if copies == Copies::MANY {
@@ -177,31 +183,29 @@ impl Member {
     }
 
     /// The counts of a name that is in the table, to be more than one copy.
-    pub(super) fn copies_mut(&mut self, name: Name) -> &mut [u32; Tier::ALL.len()] {
-        let slot = self.names.find(name).expect("the name is in the table");
+    pub(super) fn copies_mut(&mut self, slot: Slot, beyond: &Budget) -> &mut [u32; Tier::ALL.len()] {
+        let name = self.names.name(slot);
         let (place, copies) = self.names.get(slot);
-        let counts = self.counts(name, copies);
-        self.names.set(slot, place, Copies::MANY);
-        self.copies.entry(name).or_insert(counts)
+        if copies != Copies::MANY {
+            let counts = self.counts(name, copies);
+            self.names.set(slot, place, Copies::MANY);
+            self.copies.insert(name, counts, beyond);
+        }
+        self.copies.get_mut(&name).expect("several copies are counted")
     }
 
     /// Stops counting what is one copy again.
     fn settle_copies(&mut self, name: Name, slot: Slot, place: Place) {
-        let Entry::Occupied(entry) = self.copies.entry(name) else {
-            unreachable!("several copies are counted");
-        };
-        if entry.get().iter().sum::<u32>() == 1 {
-            let left = Tier::ALL.into_iter().find(|&tier| entry.get()[tier as usize] == 1);
+        let counts = self.copies.get(&name).expect("several copies are counted");
+        if counts.iter().sum::<u32>() == 1 {
+            let left = Tier::ALL.into_iter().find(|&tier| counts[tier as usize] == 1);
             self.names.set(slot, place, Copies::one(left.expect("one is left somewhere")));
-            entry.remove();
+            self.copies.remove(&name);
         }
     }
 
     /// One of a block's names has no copies in a tier any more; whether none has.
     fn last_name_leaves(&mut self, tier: Tier, place: Place) -> bool {
-        if self.aliases.is_empty() {
-            return true;
-        }
         self.aliases.get_mut(&place).is_none_or(|alias| {
             alias.holding[tier as usize] -= 1;
             alias.holding[tier as usize] == 0
@@ -210,14 +214,11 @@ impl Member {
 
     /// One of a block's names is gone.
     fn drop_alias(&mut self, place: Place) {
-        if self.aliases.is_empty() {
-            return;
-        }
-        if let Entry::Occupied(mut entry) = self.aliases.entry(place) {
+        if let Some(alias) = self.aliases.get_mut(&place) {
             self.surplus_names -= 1;
-            entry.get_mut().names -= 1;
-            if entry.get().names == 1 {
-                entry.remove();
+            alias.names -= 1;
+            if alias.names == 1 {
+                self.aliases.remove(&place);
             }
         }
     }

@@ -1,103 +1,72 @@
 //! One instance's names for the blocks that it holds: from an engine's hash to a place in a run.
 //!
-//! Only writers come here, under the instance's lock. Names are foreign, so they are spread by a mixing that loses
-//! nothing: what is stored is the whole name, and two names are never confused. A bucket is two cache lines with nine
-//! entries of 14 bytes; what does not fit goes to the next bucket, and each bucket that was passed over counts it.
+//! Only writers come here, under the instance's lock. A bucket is one cache line with five entries of twelve bytes; what does
+//! not fit goes to one of the buckets behind, and each bucket that was passed over counts it. An entry holds of a name only
+//! what its home bucket does not say.
+//!
+//! The table grows where it is: a name's home is its share of the way through the table, so in a longer table every home
+//! lies further on, and who moves the names from the last bucket to the first overwrites none. So there are never two tables,
+//! and all memory is touched for the first time once; to touch fresh memory is what filling a table costs most.
 
 use super::budget::Budget;
+use super::place::{Copies, Name, Place};
 use super::prefetch::prefetch;
-use super::run::RunId;
-use crate::routing::block::EngineHash;
+use super::side::Side;
 
-const SLOTS: usize = 9;
-/// Load, in percent, at which the table grows, and by how much.
-const FULL_PERCENT: usize = 88;
-const GROWTH_PERCENT: usize = 150;
+mod bucket;
+mod growth;
 
-/// A block's place: a run, and the block's number in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub run: u32,
-    pub offset: u16,
-}
+pub(super) use bucket::RUNS_MAX;
+use bucket::{Bucket, REACH, SLOTS, TAG_BITS};
+use growth::Inverse;
 
-impl Place {
-    pub fn new(run: RunId, offset: usize) -> Self {
-        Place { run: run.0, offset: offset as u16 }
-    }
-
-    pub fn run(self) -> RunId {
-        RunId(self.run)
-    }
-
-    pub fn offset(self) -> usize {
-        usize::from(self.offset)
-    }
-}
-
-/// What an entry says of its block's copies: one copy in the tier of this number, or, for `Copies::MANY`, see elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Copies(u16);
-
-impl Copies {
-    pub const MANY: Copies = Copies(3);
-
-    /// One copy in a tier.
-    pub fn one(tier: crate::routing::fact::Tier) -> Self {
-        Copies(tier as u16)
-    }
-}
-
-/// The mixed form of a name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Name(u64);
-
-impl Name {
-    /// MurmurHash3's finalizer (Appleby, public domain), which is a permutation.
-    #[inline]
-    pub fn of(name: EngineHash) -> Self {
-        let name = (name.0 ^ name.0 >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        let name = (name ^ name >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        Name(name ^ name >> 33)
-    }
-
-    /// The mixed form as a number, and back.
-    pub fn mixed(self) -> u64 {
-        self.0
-    }
-
-    pub fn from_mixed(mixed: u64) -> Self {
-        Name(mixed)
-    }
-}
-
-#[derive(Clone, Copy)]
-#[repr(align(128))]
-struct Bucket {
-    names: [u64; SLOTS],
-    runs: [u32; SLOTS],
-    /// The block's number in its run, and its [`Copies`] in the highest bits.
-    offsets: [u16; SLOTS],
-    /// Entries that belong here or before and are stored behind.
-    passed: u16,
-}
-
-const EMPTY: Bucket = Bucket { names: [0; SLOTS], runs: [0; SLOTS], offsets: [0; SLOTS], passed: 0 };
-const OFFSET_MASK: u16 = (1 << 13) - 1;
-
-const _: () = assert!(size_of::<Bucket>() == 128);
+/// Load, in percent, at which the table grows, and what it grows to: in large steps while it fills, so that little is moved,
+/// in small ones once it was turned over, when what it holds goes up and down and will hardly pass the most that it ever was.
+const FULL_PERCENT: usize = 82;
+const GROWTH_PERCENT: usize = 160;
+const GROWTH_OF_TURNED_OVER_PERCENT: usize = 110;
+/// Buckets that a name may have its home in, at least: with fewer an entry has no room for the rest of its name.
+const HOMES_MIN: usize = 32;
+const HOMES_MAX: usize = 1 << 31;
+const CHUNK_BUCKETS: usize = 256;
+/// Bits of a name that matter.
+const NAME_BITS: u32 = 60;
+const _: () = assert!(HOMES_MIN << TAG_BITS == 1 << NAME_BITS);
 
 /// A name's entry in the table, until the table changes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
-    bucket: usize,
-    at: usize,
+    name: Name,
+    /// Its home, and its tag there.
+    home: usize,
+    tag: u64,
+    at: At,
 }
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Bucket {
+        bucket: usize,
+        slot: usize,
+    },
+    /// Among those that found no bucket in reach.
+    Stray,
+}
+
+/// Where a name that is not in the table would go.
+pub(super) struct Vacancy(Slot);
 
 #[derive(Default)]
 pub(super) struct Names {
-    buckets: Vec<Bucket>,
+    /// The buckets, [`CHUNK_BUCKETS`] to a chunk but for the only chunk of a small table: one for each home and as many more
+    /// as the last home reaches.
+    chunks: Vec<Box<[Bucket]>>,
+    homes: usize,
     len: usize,
+    /// Names removed since the table grew last.
+    removed: usize,
+    /// Names that no bucket in reach had room for: about one in ten thousand when the table is full.
+    strays: Side<Name, (Place, u8)>,
 }
 
 impl Names {
@@ -105,158 +74,163 @@ impl Names {
         self.len
     }
 
+    /// Memory taken, as charged to the budget.
     pub fn bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
+        self.chunks.iter().map(|chunk| size_of_val::<[Bucket]>(chunk)).sum::<usize>() + self.strays.bytes()
     }
 
-    fn home(&self, name: Name) -> usize {
-        ((u128::from(name.0) * self.buckets.len() as u128) >> 64) as usize
+    /// A name's home, and its tag there: what its home does not say.
+    #[inline]
+    fn home(&self, name: Name) -> (usize, u64) {
+        let way = u128::from(name.mixed()) * self.homes as u128;
+        ((way >> 64) as usize, way as u64 >> (64 - TAG_BITS))
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> &Bucket {
+        &self.chunks[at / CHUNK_BUCKETS][at % CHUNK_BUCKETS]
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
+        &mut self.chunks[at / CHUNK_BUCKETS][at % CHUNK_BUCKETS]
     }
 
     /// Starts to fetch a name's entry from memory.
     #[inline]
-    pub fn prefetch(&self, name: EngineHash) {
-        if let Some(bucket) = self.buckets.get(self.home(Name::of(name))) {
-            prefetch(bucket);
+    pub fn prefetch(&self, name: Name) {
+        if self.homes > 0 {
+            prefetch(self.bucket(self.home(name).0));
         }
     }
 
     #[inline]
     pub fn find(&self, name: Name) -> Option<Slot> {
-        if self.buckets.is_empty() {
-            return None;
-        }
-        let mut at = self.home(name);
-        // A round at most: in a small table every bucket may have been passed over.
-        for _ in 0..self.buckets.len() {
-            let bucket = &self.buckets[at];
-            for slot in 0..SLOTS {
-                if bucket.names[slot] == name.0 && bucket.runs[slot] != 0 {
-                    return Some(Slot { bucket: at, at: slot });
+        self.locate(name).ok()
+    }
+
+    /// A name's entry, or where it would go in a table with room for it.
+    #[inline]
+    pub fn locate(&self, name: Name) -> Result<Slot, Vacancy> {
+        let (home, tag) = self.home(name);
+        let mut vacant = None;
+        let mut strays = false;
+        if self.homes > 0 {
+            for bucket in home..home + REACH {
+                let line = self.bucket(bucket);
+                strays |= bucket == home && line.has_strays();
+                if let Some(slot) = line.find(tag) {
+                    // The same rest of a name at another distance from home is another name.
+                    if line.distance(slot) == bucket - home {
+                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
+                    }
+                    if let Some(slot) = line.find_at(tag, bucket - home) {
+                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
+                    }
+                }
+                if vacant.is_none() {
+                    vacant = line.vacant().map(|slot| At::Bucket { bucket, slot });
+                }
+                if line.passed() == 0 && vacant.is_some() {
+                    break;
                 }
             }
-            if bucket.passed == 0 {
-                return None;
-            }
-            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
         }
-        None
+        if strays && self.strays.get(&name).is_some() {
+            return Ok(Slot { name, home, tag, at: At::Stray });
+        }
+        Err(Vacancy(Slot { name, home, tag, at: vacant.unwrap_or(At::Stray) }))
     }
 
     #[inline]
     pub fn get(&self, slot: Slot) -> (Place, Copies) {
-        let bucket = &self.buckets[slot.bucket];
-        let offset = bucket.offsets[slot.at];
-        let place = Place { run: bucket.runs[slot.at], offset: offset & OFFSET_MASK };
-        (place, Copies(offset >> 13))
+        match slot.at {
+            At::Bucket { bucket, slot } => self.bucket(bucket).get(slot),
+            At::Stray => {
+                let &(place, copies) = self.strays.get(&slot.name).expect("a slot is of a name that is there");
+                (place, Copies(copies))
+            }
+        }
     }
 
     pub fn name(&self, slot: Slot) -> Name {
-        Name(self.buckets[slot.bucket].names[slot.at])
+        slot.name
     }
 
     pub fn set(&mut self, slot: Slot, place: Place, copies: Copies) {
-        let bucket = &mut self.buckets[slot.bucket];
-        bucket.runs[slot.at] = place.run;
-        bucket.offsets[slot.at] = place.offset | copies.0 << 13;
+        match slot.at {
+            At::Bucket { bucket, slot } => self.bucket_mut(bucket).set(slot, place, copies),
+            At::Stray => {
+                *self.strays.get_mut(&slot.name).expect("a slot is of a name that is there") = (place, copies.0)
+            }
+        }
     }
 
     /// Makes room for `more` names; `false`, and nothing done, when the budget is used up.
     pub fn reserve(&mut self, more: usize, budget: &Budget) -> bool {
         let needed = (self.len + more) * 100;
-        if needed <= self.buckets.len() * SLOTS * FULL_PERCENT {
+        if needed <= self.homes * SLOTS * FULL_PERCENT {
             return true;
         }
-        let least = needed.div_ceil(SLOTS * FULL_PERCENT);
-        let grown = (self.buckets.len() * GROWTH_PERCENT / 100).max(least);
-        let mut buckets = grown;
-        if !budget.take(buckets * size_of::<Bucket>()) {
-            // Near the limit the least will do.
-            buckets = least;
-            if !budget.take(buckets * size_of::<Bucket>()) {
-                return false;
-            }
-        }
-        let old = std::mem::replace(&mut self.buckets, vec![EMPTY; buckets]);
-        for bucket in &old {
-            for slot in (0..SLOTS).filter(|&slot| bucket.runs[slot] != 0) {
-                self.put(bucket.names[slot], bucket.runs[slot], bucket.offsets[slot]);
-            }
-        }
-        budget.give(old.len() * size_of::<Bucket>());
-        true
+        let least = needed.div_ceil(SLOTS * FULL_PERCENT).max(HOMES_MIN);
+        let turned_over = self.removed > self.len;
+        let percent = if turned_over { GROWTH_OF_TURNED_OVER_PERCENT } else { GROWTH_PERCENT };
+        let grown = (self.homes * percent / 100).max(least);
+        // Near the limit the least will do.
+        self.grow(grown, budget) || self.grow(least, budget)
     }
 
-    /// Adds a name that is not in the table, for which there is room.
+    /// Adds a name where it was found not to be; there is room, and the table did not change since.
     #[inline]
-    pub fn insert(&mut self, name: Name, place: Place, copies: Copies) {
-        self.put(name.0, place.run, place.offset | copies.0 << 13);
+    pub fn insert(&mut self, Vacancy(vacancy): Vacancy, place: Place, copies: Copies, beyond: &Budget) {
         self.len += 1;
+        self.fill(vacancy, place, copies, beyond);
     }
 
     #[inline]
-    fn put(&mut self, name: u64, run: u32, offset: u16) {
-        let mut at = self.home(Name(name));
-        loop {
-            let bucket = &mut self.buckets[at];
-            if let Some(slot) = bucket.runs.iter().position(|&run| run == 0) {
-                bucket.names[slot] = name;
-                bucket.runs[slot] = run;
-                bucket.offsets[slot] = offset;
-                return;
+    fn fill(&mut self, Slot { name, home, tag, at }: Slot, place: Place, copies: Copies, beyond: &Budget) {
+        match at {
+            At::Bucket { bucket, slot } => {
+                (home..bucket).for_each(|at| self.bucket_mut(at).pass());
+                self.bucket_mut(bucket).fill(slot, tag, bucket - home, place, copies);
             }
-            bucket.passed += 1;
-            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
+            At::Stray => {
+                self.bucket_mut(home).add_stray();
+                // A few among thousands; to refuse one would mean to undo what is written already.
+                self.strays.insert(name, (place, copies.0), beyond);
+            }
         }
     }
 
     #[inline]
     pub fn remove(&mut self, slot: Slot) {
-        let name = Name(self.buckets[slot.bucket].names[slot.at]);
-        self.buckets[slot.bucket].runs[slot.at] = 0;
-        let mut at = self.home(name);
-        while at != slot.bucket {
-            self.buckets[at].passed -= 1;
-            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
+        match slot.at {
+            At::Bucket { bucket, slot: at } => {
+                self.bucket_mut(bucket).clear(at);
+                (slot.home..bucket).for_each(|at| self.bucket_mut(at).pass_no_more());
+            }
+            At::Stray => {
+                self.strays.remove(&slot.name);
+                self.bucket_mut(slot.home).remove_stray();
+            }
         }
         self.len -= 1;
+        self.removed += 1;
     }
 
     /// Every entry, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Name, Place, Copies)> + '_ {
-        let used = |bucket: &'_ Bucket| {
-            let bucket = *bucket;
-            (0..SLOTS).filter(move |&slot| bucket.runs[slot] != 0).map(move |slot| {
-                let offset = bucket.offsets[slot];
-                let place = Place { run: bucket.runs[slot], offset: offset & OFFSET_MASK };
-                (Name(bucket.names[slot]), place, Copies(offset >> 13))
+        let inverse = Inverse::of(self.homes.max(1));
+        let buckets = self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate();
+        let bucketed = buckets.flat_map(move |(at, bucket)| {
+            bucket.used().map(move |slot| {
+                let (place, copies) = bucket.get(slot);
+                (inverse.name(at - bucket.distance(slot), bucket.tag(slot)), place, copies)
             })
-        };
-        self.buckets.iter().flat_map(used)
+        });
+        bucketed.chain(self.strays.iter().map(|(&name, &(place, copies))| (name, place, Copies(copies))))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::routing::fact::Tier;
-
-    /// What is not there must be found not to be there, also when every bucket was passed over.
-    #[test]
-    fn an_absent_name_is_absent_from_a_table_that_overflowed_everywhere() {
-        let budget = Budget::new(usize::MAX);
-        for kept in 1..60_u64 {
-            let mut names = Names::default();
-            for name in 0..kept + 200 {
-                assert!(names.reserve(1, &budget));
-                names.insert(Name::of(EngineHash(name)), Place { run: 1, offset: 0 }, Copies::one(Tier::Gpu));
-                if let Some(old) = name.checked_sub(kept) {
-                    let slot = names.find(Name::of(EngineHash(old))).expect("it was put there");
-                    names.remove(slot);
-                }
-                assert!(names.find(Name::of(EngineHash(name + 1))).is_none());
-            }
-            assert_eq!(names.len(), kept as usize);
-        }
-    }
-}
+mod tests;

@@ -1,79 +1,21 @@
 //! Who holds a block: sets of lanes, each set stored once.
 //!
-//! A lane is an instance's cache in one tier: there are `3 × 4096`. Few distinct sets exist at a time, and most have one or
-//! two members, so a set is a 32-bit [`SetId`]: small sets are spelled out in it, larger ones are bitmaps in the arena,
-//! trimmed to the words that matter and counted by the segments that refer to them.
+//! A lane is an instance's cache in one tier: there are `3 × 4096`. Few distinct sets exist at a time, and most have few
+//! members, so a set is a [`SetId`]: small sets are spelled out in it, larger ones are bitmaps in the arena, trimmed to the
+//! words that matter and counted by the segments that refer to them.
 
 use super::budget::Budget;
+use super::set_id::{Lane, SetId, Shape};
+use super::side::Side;
 use super::sync::{Mutex, Ordering};
 use super::words::{Array, Words};
 use crate::routing::fact::{InstanceId, Tier};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 /// Words of a bitmap over every instance of one tier.
 pub(super) const TIER_WORDS: usize = InstanceId::LIMIT / 64;
 /// Words of a bitmap over every lane.
 const LANE_WORDS: usize = TIER_WORDS * Tier::ALL.len();
 const SHARDS: usize = 16;
-
-/// One instance's cache in one tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Lane(u32);
-
-impl Lane {
-    pub fn new(instance: InstanceId, tier: Tier) -> Self {
-        Lane((tier as u32) << 12 | u32::from(instance.0))
-    }
-
-    fn word(self) -> usize {
-        self.0 as usize / 64
-    }
-
-    fn bit(self) -> u64 {
-        1 << (self.0 % 64)
-    }
-}
-
-/// A set of lanes: `10 | lane` for one, `11 | lane | lane` for two, half the place of its bitmap for more, 0 for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SetId(pub u32);
-
-const SINGLE: u32 = 0b10 << 30;
-const PAIR: u32 = 0b11 << 30;
-const LANE_BITS: u32 = 14;
-const LANE_MASK: u32 = (1 << LANE_BITS) - 1;
-
-/// What a [`SetId`] says by itself.
-enum Shape {
-    Empty,
-    Single(Lane),
-    Pair(Lane, Lane),
-    Bitmap(u32),
-}
-
-impl SetId {
-    pub const EMPTY: SetId = SetId(0);
-
-    #[inline]
-    pub fn single(lane: Lane) -> SetId {
-        SetId(SINGLE | lane.0)
-    }
-
-    fn pair(a: Lane, b: Lane) -> SetId {
-        SetId(PAIR | a.min(b).0 << LANE_BITS | a.max(b).0)
-    }
-
-    #[inline]
-    fn shape(self) -> Shape {
-        match self.0 >> 30 {
-            0b10 => Shape::Single(Lane(self.0 & LANE_MASK)),
-            0b11 => Shape::Pair(Lane(self.0 >> LANE_BITS & LANE_MASK), Lane(self.0 & LANE_MASK)),
-            _ if self.0 == 0 => Shape::Empty,
-            _ => Shape::Bitmap(self.0 << 1),
-        }
-    }
-}
 
 /// A set's members as words of a bitmap over lanes, from word `first` on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,9 +24,9 @@ pub(super) struct Span {
     pub words: usize,
 }
 
-/// Every set of three members and more that a segment refers to.
+/// Every set that a segment refers to and no id spells out, by hash.
 pub(super) struct Sets {
-    shards: [Mutex<HashMap<u64, SetId>>; SHARDS],
+    shards: [Mutex<Side<u64, SetId>>; SHARDS],
 }
 
 /// Words before a stored bitmap: its span, and how many segments refer to it.
@@ -92,15 +34,13 @@ const HEAD_WORDS: usize = 2;
 
 impl Sets {
     pub fn new() -> Self {
-        Sets { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())) }
+        Sets { shards: std::array::from_fn(|_| Mutex::new(Side::default())) }
     }
 
     /// Whether `lane` is in `set`, which the caller keeps alive.
     pub fn contains(&self, set: SetId, lane: Lane, words: &Words) -> bool {
         match set.shape() {
-            Shape::Empty => false,
-            Shape::Single(only) => only == lane,
-            Shape::Pair(a, b) => a == lane || b == lane,
+            Shape::Few(few) => few.lanes().contains(&lane),
             Shape::Bitmap(at) => {
                 let span = span(words, at).expect("a set that is referred to exists");
                 let within = lane.word().checked_sub(span.first).filter(|&within| within < span.words);
@@ -113,27 +53,23 @@ impl Sets {
 
     /// `set` and `lane`, referred to once more. `None` when the budget is used up.
     pub fn with(&self, set: SetId, lane: Lane, words: &Words, budget: &Budget) -> Option<SetId> {
-        match set.shape() {
-            Shape::Empty => Some(SetId::single(lane)),
-            Shape::Single(only) if only == lane => Some(set),
-            Shape::Single(only) => Some(SetId::pair(only, lane)),
-            Shape::Pair(a, b) if a == lane || b == lane => Some(set),
-            Shape::Pair(..) | Shape::Bitmap(_) => {
-                let mut bitmap = Bitmap::of(set, words);
-                bitmap.words[lane.word()] |= lane.bit();
-                self.intern(&bitmap, words, budget)
+        if let Shape::Few(few) = set.shape() {
+            if few.lanes().contains(&lane) {
+                return Some(set);
+            }
+            if let Some(more) = few.and(lane) {
+                return Some(more);
             }
         }
+        let mut bitmap = Bitmap::of(set, words);
+        bitmap.words[lane.word()] |= lane.bit();
+        self.intern(&bitmap, words, budget)
     }
 
     /// `set` but for `lane`, referred to once more. `None` when the budget is used up.
     pub fn without(&self, set: SetId, lane: Lane, words: &Words, budget: &Budget) -> Option<SetId> {
         match set.shape() {
-            Shape::Empty => Some(set),
-            Shape::Single(only) => Some(if only == lane { SetId::EMPTY } else { set }),
-            Shape::Pair(a, b) if a == lane => Some(SetId::single(b)),
-            Shape::Pair(a, b) if b == lane => Some(SetId::single(a)),
-            Shape::Pair(..) => Some(set),
+            Shape::Few(few) => Some(few.but(lane)),
             Shape::Bitmap(_) => {
                 let mut bitmap = Bitmap::of(set, words);
                 bitmap.words[lane.word()] &= !lane.bit();
@@ -162,10 +98,8 @@ impl Sets {
         let hash = bitmap.hash();
         let mut shard = self.shards[hash as usize % SHARDS].lock();
         if references.fetch_sub(1, Ordering::Relaxed) == 1 {
-            if let Entry::Occupied(entry) = shard.entry(hash)
-                && *entry.get() == set
-            {
-                entry.remove();
+            if shard.get(&hash) == Some(&set) {
+                shard.remove(&hash);
             }
             words.give(Array { at, capacity: HEAD_WORDS + bitmap.span().words });
         }
@@ -175,20 +109,16 @@ impl Sets {
     #[inline]
     pub fn read(&self, set: SetId, words: &Words, out: &mut Vec<u64>) -> Option<Span> {
         match set.shape() {
-            Shape::Empty => Some(Span::default()),
-            Shape::Single(lane) => {
-                out.push(lane.bit());
-                Some(Span { first: lane.word(), words: 1 })
-            }
-            Shape::Pair(a, b) if a.word() == b.word() => {
-                out.push(a.bit() | b.bit());
-                Some(Span { first: a.word(), words: 1 })
-            }
-            Shape::Pair(a, b) => {
-                let span = Span { first: a.word(), words: b.word() - a.word() + 1 };
-                out.push(a.bit());
-                out.resize(out.len() + span.words - 2, 0);
-                out.push(b.bit());
+            Shape::Few(few) => {
+                let lanes = few.lanes();
+                let (Some(low), Some(high)) = (lanes.first(), lanes.last()) else { return Some(Span::default()) };
+                // Ascending, but for what a reader may see for a moment.
+                let span = Span { first: low.word(), words: (high.word() + 1).checked_sub(low.word())? };
+                let start = out.len();
+                out.resize(start + span.words, 0);
+                for lane in lanes {
+                    *out.get_mut(start + lane.word().checked_sub(span.first)?)? |= lane.bit();
+                }
                 Some(span)
             }
             Shape::Bitmap(at) => {
@@ -221,10 +151,11 @@ impl Sets {
         for (to, &from) in stored[HEAD_WORDS..].iter().zip(&bitmap.words[span.first..]) {
             to.store(from, Ordering::Relaxed);
         }
-        let set = SetId(array.at >> 1);
+        let set = SetId::of_bitmap(array.at);
         if known.is_none() {
-            // Of two sets with one hash the second is not shared: dearer, and as right.
-            shard.insert(hash, set);
+            // Of two sets with one hash the second is not shared, nor is one for which there is no room among those that
+            // are: dearer, and as right.
+            shard.insert(hash, set, budget);
         }
         Some(set)
     }
@@ -246,12 +177,7 @@ impl Bitmap {
     fn of(set: SetId, arena: &Words) -> Self {
         let mut words = [0; LANE_WORDS];
         match set.shape() {
-            Shape::Empty => {}
-            Shape::Single(lane) => words[lane.word()] |= lane.bit(),
-            Shape::Pair(a, b) => {
-                words[a.word()] |= a.bit();
-                words[b.word()] |= b.bit();
-            }
+            Shape::Few(few) => few.lanes().iter().for_each(|lane| words[lane.word()] |= lane.bit()),
             Shape::Bitmap(at) => {
                 let span = span(arena, at).expect("a set that is referred to exists");
                 let members = arena.owned(at + HEAD_WORDS as u32, span.words);
@@ -269,23 +195,19 @@ impl Bitmap {
         Span { first, words: end - first }
     }
 
-    /// The set as an id of its own, if it has two members at most.
+    /// The set as an id that spells it out, if there is one.
     fn small(&self) -> Option<SetId> {
-        let mut lanes = [Lane(0); 2];
+        let mut lanes = [Lane::default(); 4];
         let mut count = 0;
         for (at, &word) in self.words.iter().enumerate() {
             let mut rest = word;
             while rest != 0 {
-                *lanes.get_mut(count)? = Lane((at * 64) as u32 + rest.trailing_zeros());
+                *lanes.get_mut(count)? = Lane::at(at * 64 + rest.trailing_zeros() as usize);
                 count += 1;
                 rest &= rest - 1;
             }
         }
-        Some(match count {
-            0 => SetId::EMPTY,
-            1 => SetId::single(lanes[0]),
-            _ => SetId::pair(lanes[0], lanes[1]),
-        })
+        SetId::of_few(&lanes[..count])
     }
 
     fn hash(&self) -> u64 {

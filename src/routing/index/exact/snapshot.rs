@@ -5,9 +5,9 @@
 //! (XXH3-64) of all before. Sets are not in it: who holds what follows from the names.
 
 use super::anchors::Spread;
-use super::names::{Copies, Name, Place};
+use super::place::{Copies, Name, Place};
 use super::run::{RUN_BLOCKS_MAX, RunId, Segment};
-use super::sets::{Lane, SetId};
+use super::set_id::{Lane, SetId};
 use super::sync::Ordering;
 use super::{Alias, ExactIndex, Member};
 use crate::routing::block::BlockSize;
@@ -83,7 +83,7 @@ impl ExactIndex {
         out.u32(runs.len() as u32);
         for &run in &runs {
             let header = self.runs.known(run);
-            out.u32(number(header.parent()));
+            out.u32(number(self.runs.parent(run)));
             out.u32(header.pinned() as u32);
             out.u32(header.blocks() as u32);
             header.locked_keys(&self.words).iter().for_each(|key| out.u64(key.load(Ordering::Relaxed)));
@@ -179,13 +179,13 @@ impl ExactIndex {
         for (run, &(parent, _)) in runs.iter().zip(&links).filter(|(_, (parent, _))| *parent != NO_RUN) {
             let parent_run = runs.get(parent as usize).ok_or(malformed("a run hangs from none"))?;
             children[parent as usize] += 1;
-            self.runs.known(*run).link(*parent_run);
+            self.runs.link(*run, *parent_run);
         }
         for ((run, (_, pinned)), children) in runs.iter().zip(links).zip(children) {
             if (pinned == 0) != (children == 0) {
                 return Err(malformed("a run keeps blocks for nobody"));
             }
-            self.runs.known(*run).pin(pinned, children);
+            self.runs.restore_children(*run, children, pinned);
         }
         Ok(runs)
     }
@@ -212,13 +212,14 @@ impl ExactIndex {
         let mut places: BTreeMap<Place, Alias> = BTreeMap::new();
         for Entry { name, place, copies } in entries {
             let name = Name::from_mixed(name);
-            if member.names.find(name).is_some() {
-                return Err(malformed("a name comes twice"));
-            }
+            let vacancy = match member.names.locate(name) {
+                Err(vacancy) => vacancy,
+                Ok(_) => return Err(malformed("a name comes twice")),
+            };
             let one = Tier::ALL.into_iter().find(|&tier| copies[tier as usize] == 1 && copies.iter().sum::<u32>() == 1);
-            member.names.insert(name, place, one.map_or(Copies::MANY, Copies::one));
-            if one.is_none() {
-                member.copies.insert(name, copies);
+            member.names.insert(vacancy, place, one.map_or(Copies::MANY, Copies::one), &self.forgetting);
+            if one.is_none() && !member.copies.insert(name, copies, &self.budget) {
+                return Err(self.full());
             }
             let alias = places.entry(place).or_default();
             alias.names += 1;
@@ -229,7 +230,11 @@ impl ExactIndex {
         }
         member.surplus_names = places.values().map(|alias| alias.names as usize - 1).sum();
         self.restore_holder(instance, &places)?;
-        member.aliases = places.into_iter().filter(|(_, alias)| alias.names > 1).collect();
+        for (place, alias) in places.into_iter().filter(|(_, alias)| alias.names > 1) {
+            if !member.aliases.insert(place, alias, &self.budget) {
+                return Err(self.full());
+            }
+        }
         *self.members[instance.index()].lock() = Some(Box::new(member));
         Ok(())
     }

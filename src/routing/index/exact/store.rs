@@ -4,9 +4,9 @@
 //! it is written first, then what the instance calls it.
 
 use super::anchors::Spread;
-use super::names::{Copies, Name, Place};
+use super::place::{Name, Place};
 use super::run::{RUN_BLOCKS_MAX, RunId, Segment, Segments};
-use super::sets::{Lane, SetId};
+use super::set_id::{Lane, SetId};
 use super::sync::{AtomicU64, MutexGuard, Ordering};
 use super::{ExactIndex, Member};
 use crate::routing::block::{BlockHash, ContentHash, EngineHash};
@@ -14,8 +14,7 @@ use crate::routing::fact::{Content, InstanceId, Tier};
 use crate::routing::index::{Attach, IndexError};
 use smallvec::SmallVec;
 
-/// How many names ahead their entries are fetched.
-const AHEAD: usize = 12;
+mod naming;
 
 /// Blocks that were given a place.
 struct Placed {
@@ -58,12 +57,45 @@ impl ExactIndex {
             stored += placed.blocks;
             self.name(instance, member, tier, named, placed);
         }
+        // Room for a usual batch is kept, for the largest ever it is not.
+        keys.clear();
+        keys.shrink_to(RUN_BLOCKS_MAX);
         member.keys = keys;
         if stored < names.len() {
             let limit_bytes = self.budget.limit();
             return Err(IndexError::Full { instance, stored, blocks: names.len(), limit_bytes });
         }
         Ok(())
+    }
+
+    pub(super) fn copy_blocks(
+        &self,
+        instance: InstanceId,
+        member: &mut Member,
+        tier: Tier,
+        names: &[EngineHash],
+    ) -> Result<(), IndexError> {
+        member.tiers |= 1 << tier as u8;
+        let mut unknown = 0;
+        for (stored, &name) in names.iter().enumerate() {
+            let Some(slot) = member.names.find(Name::of(name)) else {
+                unknown += 1;
+                continue;
+            };
+            let (place, _) = member.names.get(slot);
+            let shard = Spread::of(self.runs.known(place.run()).head()).shard(self.shards.len());
+            let mut held = self.shards[shard].blocks_held.lock();
+            let Some(placed) = self.hold(instance, member, tier, place.run(), place.offset(), 1, &mut held) else {
+                let limit_bytes = self.budget.limit();
+                return Err(IndexError::Full { instance, stored, blocks: names.len(), limit_bytes });
+            };
+            drop(held);
+            self.name(instance, member, tier, &[name], placed);
+        }
+        match unknown {
+            0 => Ok(()),
+            _ => Err(IndexError::UnknownBlocks { instance, unknown, blocks: names.len() }),
+        }
     }
 
     /// Gives a place to the first of the blocks with `keys`, and to as many more as go to the same run, and writes that
@@ -116,7 +148,7 @@ impl ExactIndex {
             }
             let offset = run.blocks();
             match run.inline_tail() {
-                Some((last, _)) if last.set == SetId::single(lane) => run.set_inline_end(offset + blocks),
+                Some((last, _)) if last.set == SetId::single(lane) => run.set_inline_end(offset + blocks, &self.words),
                 Some(_) | None => {
                     let mut segments = run.locked_segments(&self.words);
                     segments.push(Segment { end: (offset + blocks) as u32, set: SetId::single(lane) });
@@ -134,8 +166,8 @@ impl ExactIndex {
             self.runs.give(run, &self.words);
             return None;
         }
-        if let Some((parent, place)) = after {
-            parent.adopt(place.offset());
+        if let Some((_, place)) = after {
+            self.runs.adopt(place.run(), place.offset());
         }
         *own += keys.len();
         Some(Placed { run, offset: 0, blocks: keys.len(), before: Before::new() })
@@ -189,6 +221,11 @@ impl ExactIndex {
         let header = self.runs.known(run);
         let old = header.locked_segments(&self.words);
         let before = self.held_before(instance, member.tiers, &old, offset, offset + blocks);
+        // What is stored again is another copy, as a rule.
+        let again = before.iter().map(|(from, to, _)| to - from).sum();
+        if !member.copies.reserve(again, &self.budget) {
+            return None;
+        }
         let lane = Lane::new(instance, tier);
         let set = |set: SetId| self.sets.with(set, lane, &self.words, &self.budget);
         let revived = self.change(header, &old, offset, offset + blocks, set, &self.budget)?;
@@ -215,73 +252,6 @@ impl ExactIndex {
         }
         before
     }
-
-    /// Names blocks that were given a place, one more copy of each.
-    fn name(&self, instance: InstanceId, member: &mut Member, tier: Tier, names: &[EngineHash], mut placed: Placed) {
-        names.iter().take(AHEAD).for_each(|&name| member.names.prefetch(name));
-        for (at, &name) in names.iter().enumerate() {
-            if let Some(&ahead) = names.get(at + AHEAD) {
-                member.names.prefetch(ahead);
-            }
-            let offset = placed.offset + at;
-            self.name_one(instance, member, tier, Name::of(name), offset, &mut placed);
-        }
-    }
-
-    fn name_one(
-        &self,
-        instance: InstanceId,
-        member: &mut Member,
-        tier: Tier,
-        name: Name,
-        offset: usize,
-        placed: &mut Placed,
-    ) {
-        let place = Place::new(placed.run, offset);
-        match member.names.find(name).map(|slot| (slot, member.names.get(slot))) {
-            None => {}
-            Some((_, (known, _))) if known == place => return self.add_copy(member, tier, name, place),
-            Some((slot, _)) => {
-                // The name moved to another block: what it meant before is gone, and its removal was not heard. Of the blocks
-                // that are still to be named here it stays written that the instance holds them.
-                let (end, run) = (placed.offset + placed.blocks, placed.run);
-                let to_be_named = |old: Place| old.run() == run && offset < old.offset() && old.offset() < end;
-                let spare = |old: Place, left: Tier| left == tier && to_be_named(old);
-                let (old, left) = self.forget_name(instance, member, slot, spare);
-                if to_be_named(old) {
-                    let before = held_before(&placed.before, old.offset()) & !left;
-                    placed.before.insert(0, (old.offset(), old.offset() + 1, before));
-                }
-            }
-        }
-        member.names.insert(name, place, Copies::one(tier));
-        let before = held_before(&placed.before, offset);
-        if before != 0 {
-            // The block goes by another name too. Until now it had one, for every tier that held it.
-            let alias = member.aliases.entry(place).or_insert_with(|| super::Alias {
-                names: 1,
-                holding: Tier::ALL.map(|tier| u32::from(before >> tier as u8 & 1)),
-            });
-            alias.names += 1;
-            alias.holding[tier as usize] += 1;
-            member.surplus_names += 1;
-        }
-    }
-
-    fn add_copy(&self, member: &mut Member, tier: Tier, name: Name, place: Place) {
-        let copies = member.copies_mut(name);
-        copies[tier as usize] += 1;
-        if copies[tier as usize] == 1
-            && let Some(alias) = member.aliases.get_mut(&place)
-        {
-            alias.holding[tier as usize] += 1;
-        }
-    }
-}
-
-/// The tiers, as bits, in which the block at `offset` was held before.
-fn held_before(before: &Before, offset: usize) -> u8 {
-    before.iter().find(|&&(from, to, _)| (from..to).contains(&offset)).map_or(0, |&(_, _, tiers)| tiers)
 }
 
 /// How many blocks of a run are those with `keys`; `None` if the first is another.

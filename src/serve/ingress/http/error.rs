@@ -43,7 +43,7 @@ impl Error {
         match self {
             Error::BodyTooLong { .. } | Error::BodyBroken => Answer::BadBody,
             Error::Draining => Answer::NoneReady,
-            Error::Forward(ForwardError::Unreachable) => Answer::Unreachable,
+            Error::Forward(ForwardError::Unreachable | ForwardError::Late) => Answer::Unreachable,
             Error::Forward(ForwardError::Route(error)) => match error {
                 RouteError::UnknownModel { .. } => Answer::UnknownModel,
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => Answer::NoneReady,
@@ -59,6 +59,7 @@ impl Error {
             Error::BodyBroken => (StatusCode::BAD_REQUEST, "BadRequestError", None),
             Error::Draining => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None),
             Error::Forward(ForwardError::Unreachable) => (StatusCode::BAD_GATEWAY, "BadGatewayError", None),
+            Error::Forward(ForwardError::Late) => (StatusCode::GATEWAY_TIMEOUT, "GatewayTimeoutError", None),
             Error::Forward(ForwardError::Route(error)) => match error {
                 RouteError::UnknownModel { .. } => (StatusCode::NOT_FOUND, "NotFoundError", Some("model")),
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => {

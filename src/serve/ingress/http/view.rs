@@ -3,11 +3,19 @@
 //! Read as the engine reads it: of a key that comes twice the last one counts, unknown keys are passed over, and a value of
 //! an unexpected type is the engine's to refuse, not ours.
 
+mod prompts;
+mod text;
+
 use super::api::Api;
+use crate::routing::block::{BlockSize, ContentHash};
 use crate::serve::telemetry::labels::ByLoad;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use prompts::Prompts;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use text::Text;
+use twox_hash::XxHash3_64;
 
 /// A body, as far as routing looks.
 #[derive(Debug, PartialEq)]
@@ -16,17 +24,87 @@ pub(in crate::serve) struct View<'a> {
     pub model: Option<Cow<'a, str>>,
     /// The tenant's salt.
     pub cache_salt: Option<Cow<'a, str>>,
+    /// The conversation that it belongs to: `session_id` (vLLM's), or else `prompt_cache_key` (OpenAI's).
+    pub session: Option<Cow<'a, str>>,
+    /// The response that it goes on from.
+    pub previous_response: Option<Cow<'a, str>>,
     /// The prompt.
-    pub prompt: Prompted,
+    pub prompt: Prompted<'a>,
 }
 
 /// A prompt, as far as it can be looked up.
 #[derive(Debug, PartialEq)]
-pub(in crate::serve) enum Prompted {
+pub(in crate::serve) enum Prompted<'a> {
     /// Token ids, at least one.
     Tokens(Vec<u32>),
+    /// Several prompts of token ids.
+    Batch {
+        /// The longest one.
+        longest: Vec<u32>,
+        /// How many tokens all of them have.
+        all: usize,
+    },
+    /// What the engine makes tokens of.
+    Text(Said<'a>),
     /// It cannot be looked up.
     ByLoad(ByLoad),
+}
+
+/// What a prompt says, as its bytes: those of the body where it holds messages, escapes and all.
+#[derive(Debug, Default, PartialEq)]
+pub(in crate::serve) struct Said<'a> {
+    /// In the order in which the engine renders them. Of several prompts the longest.
+    parts: Vec<Cow<'a, [u8]>>,
+    /// Bytes of all prompts.
+    all: usize,
+    /// Whether there are several prompts.
+    pub is_batch: bool,
+}
+
+/// Bytes a token, about, in most languages and tokenizers.
+const TOKEN_BYTES: usize = 4;
+
+impl<'a> Said<'a> {
+    /// One text.
+    pub fn of(text: Cow<'a, [u8]>) -> Self {
+        Said { all: text.len(), parts: vec![text], is_batch: false }
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    /// Tokens of all prompts together, estimated: by the tokens of the longest one, where they are known.
+    pub fn tokens(&self, of_longest: Option<usize>) -> u32 {
+        let tokens = match of_longest {
+            Some(tokens) => (tokens as u128 * self.all as u128 / self.bytes().max(1) as u128) as u64,
+            None => (self.all / TOKEN_BYTES) as u64,
+        };
+        u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Stand-ins for the content of its blocks: texts that begin alike begin with the same ones.
+    pub fn contents(&self, block_size: BlockSize) -> Vec<ContentHash> {
+        let chunk = block_size.tokens() as usize * TOKEN_BYTES;
+        let last = self.parts.len().saturating_sub(1);
+        let hashed = self.parts.iter().enumerate().flat_map(|(at, part)| {
+            // What comes before the conversation (tools, a system prompt) counts to its last byte.
+            let end = if at == last { part.len() / chunk * chunk } else { part.len() };
+            part[..end].chunks(chunk)
+        });
+        hashed.map(|bytes| ContentHash(XxHash3_64::oneshot(bytes))).collect()
+    }
+}
+
+impl Prompted<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Prompted::Tokens(tokens) => tokens.len(),
+            Prompted::Batch { all, .. } => *all,
+            Prompted::Text(said) => said.all,
+            Prompted::ByLoad(_) => 0,
+        }
+    }
 }
 
 impl<'a> View<'a> {
@@ -43,6 +121,9 @@ struct Object {
     prompt_field: Option<&'static str>,
 }
 
+/// The fields that a chat is rendered from, in the order in which they come in most templates.
+const SAYING: [&str; 6] = ["tools", "system", "instructions", "input", "messages", "prompt"];
+
 impl<'de> Visitor<'de> for Object {
     type Value = View<'de>;
 
@@ -51,204 +132,48 @@ impl<'de> Visitor<'de> for Object {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<View<'de>, A::Error> {
-        let (mut model, mut cache_salt, mut prompt) = (None, None, None);
-        let (mut says, mut altered) = (false, false);
+        let (mut model, mut cache_salt, mut session, mut cache_key) = (None, None, None, None);
+        let (mut prompt, mut previous_response, mut altered) = (None, None, false);
+        let mut said: [Option<&'de [u8]>; SAYING.len()] = [None; SAYING.len()];
         while let Some(key) = map.next_key_seed(Text)? {
-            match key.as_deref().unwrap_or_default() {
+            let key = key.as_deref().unwrap_or_default();
+            match key {
                 "model" => model = map.next_value_seed(Text)?,
                 "cache_salt" => cache_salt = map.next_value_seed(Text)?,
+                "session_id" => session = map.next_value_seed(Text)?,
+                "prompt_cache_key" => cache_key = map.next_value_seed(Text)?,
+                "previous_response_id" => previous_response = map.next_value_seed(Text)?,
                 key if Some(key) == self.prompt_field => prompt = Some(map.next_value_seed(Prompts)?),
-                "messages" | "input" | "prompt" => {
-                    says = true;
-                    map.next_value::<IgnoredAny>()?;
-                }
                 // The engine computes something else than the tokens that stand here.
                 "truncate_prompt_tokens" | "features" | "prompt_embeds" => {
                     altered |= map.next_value::<Option<IgnoredAny>>()?.is_some();
                 }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+                key => match SAYING.iter().position(|&saying| saying == key) {
+                    Some(at) => said[at] = Some(map.next_value::<&RawValue>()?.get().as_bytes()),
+                    None => {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                },
             }
         }
+        let speaks = said[SPEECH..].iter().any(|part| part.is_some_and(|part| part != b"null"));
         let prompt = match prompt {
             _ if altered => Prompted::ByLoad(ByLoad::Content),
             Some(prompt) => prompt,
-            None if says => Prompted::ByLoad(ByLoad::Text),
+            None if speaks => {
+                let parts: Vec<Cow<'de, [u8]>> = said.into_iter().flatten().map(Cow::Borrowed).collect();
+                let all = parts.iter().map(|part| part.len()).sum();
+                Prompted::Text(Said { parts, all, is_batch: false })
+            }
             None => Prompted::ByLoad(ByLoad::NoPrompt),
         };
-        Ok(View { model, cache_salt, prompt })
+        let session = session.or(cache_key);
+        Ok(View { model, cache_salt, session, previous_response, prompt })
     }
 }
 
-/// A text, or `None` for anything else.
-struct Text;
-
-/// Passes over what is not wanted, whatever it is.
-macro_rules! otherwise {
-    ($lifetime:lifetime, $value:expr) => {
-        fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-            Ok($value)
-        }
-        fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-            Ok($value)
-        }
-        fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-            Ok($value)
-        }
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok($value)
-        }
-        fn visit_map<A: MapAccess<$lifetime>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            Ok($value)
-        }
-    };
-}
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_owned())))
-    }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-    otherwise!('de, None);
-}
-
-/// A prompt: token ids, a text, or a list of either.
-struct Prompts;
-
-impl<'de> DeserializeSeed<'de> for Prompts {
-    type Value = Prompted;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Prompted, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Prompts {
-    type Value = Prompted;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<Prompted, E> {
-        Ok(Prompted::ByLoad(ByLoad::Text))
-    }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Prompted, E> {
-        Ok(Prompted::ByLoad(ByLoad::NoPrompt))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompted, A::Error> {
-        let (mut tokens, mut prompts, mut first) = (Vec::new(), 0usize, None);
-        while let Some(item) = seq.next_element_seed(Items)? {
-            match item {
-                Item::Token(token) => tokens.push(token),
-                Item::Prompt(prompt) => {
-                    prompts += 1;
-                    first.get_or_insert(prompt);
-                }
-            }
-        }
-        Ok(match (tokens.is_empty(), prompts) {
-            (false, 0) => Prompted::Tokens(tokens),
-            // A batch of one is that one.
-            (true, 1) => first.unwrap_or(Prompted::ByLoad(ByLoad::NoPrompt)),
-            (true, 0) => Prompted::ByLoad(ByLoad::NoPrompt),
-            (true, _) => Prompted::ByLoad(ByLoad::Batch),
-            (false, _) => Prompted::ByLoad(ByLoad::Content),
-        })
-    }
-    otherwise!('de, Prompted::ByLoad(ByLoad::NoPrompt));
-}
-
-enum Item {
-    Token(u32),
-    Prompt(Prompted),
-}
-
-struct Items;
-
-impl<'de> DeserializeSeed<'de> for Items {
-    type Value = Item;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Item, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Items {
-    type Value = Item;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<Item, E> {
-        Ok(Item::Prompt(Prompted::ByLoad(ByLoad::Text)))
-    }
-    fn visit_u64<E: Error>(self, token: u64) -> Result<Item, E> {
-        let token = u32::try_from(token).map(Item::Token);
-        Ok(token.unwrap_or(Item::Prompt(Prompted::ByLoad(ByLoad::Content))))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Item, A::Error> {
-        let (mut tokens, mut only_tokens) = (Vec::new(), true);
-        // Lists of lists of lists are nothing that an engine takes.
-        while let Some(token) = seq.next_element_seed(Tokens)? {
-            match token {
-                Some(token) => tokens.push(token),
-                None => only_tokens = false,
-            }
-        }
-        let usable = only_tokens && !tokens.is_empty();
-        Ok(Item::Prompt(if usable { Prompted::Tokens(tokens) } else { Prompted::ByLoad(ByLoad::NoPrompt) }))
-    }
-    otherwise!('de, Item::Prompt(Prompted::ByLoad(ByLoad::Content)));
-}
-
-struct Tokens;
-
-impl<'de> DeserializeSeed<'de> for Tokens {
-    type Value = Option<u32>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<u32>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tokens {
-    type Value = Option<u32>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<Option<u32>, E> {
-        Ok(None)
-    }
-    fn visit_u64<E: Error>(self, token: u64) -> Result<Option<u32>, E> {
-        Ok(u32::try_from(token).ok())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<u32>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-    otherwise!('de, None);
-}
+/// From here on what is said is a prompt; before it only goes with one.
+const SPEECH: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -257,9 +182,12 @@ mod tests {
     fn check(api: Api, body: &str, expected: &str) {
         let said = match View::of(body.as_bytes(), api) {
             None => "nothing".to_owned(),
-            Some(View { model, cache_salt, prompt }) => {
+            Some(View { model, cache_salt, prompt, .. }) => {
                 let prompt = match prompt {
                     Prompted::Tokens(tokens) => format!("{tokens:?}"),
+                    Prompted::Batch { longest, all } => format!("{longest:?} of {all}"),
+                    Prompted::Text(said) if said.is_batch => format!("Text of {}", said.all),
+                    Prompted::Text(_) => "Text".to_owned(),
                     Prompted::ByLoad(reason) => format!("{reason:?}"),
                 };
                 [model.as_deref().unwrap_or("-"), cache_salt.as_deref().unwrap_or("-"), &prompt].join(" ")
@@ -273,10 +201,11 @@ mod tests {
         for (body, expected) in [
             (r#"{"model": "m", "prompt": [1, 2, 3]}"#, "m - [1, 2, 3]"),
             (r#"{"model": "m", "prompt": [[1, 2, 3]], "cache_salt": "s"}"#, "m s [1, 2, 3]"),
-            (r#"{"model": "m", "prompt": [[1], [2]]}"#, "m - Batch"),
+            (r#"{"model": "m", "prompt": [[1], [2, 3]]}"#, "m - [2, 3] of 3"),
             (r#"{"model": "m", "prompt": "It was"}"#, "m - Text"),
             (r#"{"model": "m", "prompt": ["It was"]}"#, "m - Text"),
-            (r#"{"model": "m", "prompt": ["It", "was"]}"#, "m - Batch"),
+            (r#"{"model": "m", "prompt": ["It", "was"]}"#, "m - Text of 5"),
+            (r#"{"model": "m", "prompt": ["It", [1]]}"#, "m - Content"),
             (r#"{"model": "m", "prompt": [1, "was"]}"#, "m - Content"),
             (r#"{"model": "m", "prompt": [-1]}"#, "m - Content"),
             (r#"{"model": "m", "prompt": [[-1, 2]]}"#, "m - NoPrompt"),
@@ -309,5 +238,31 @@ mod tests {
         ] {
             check(Api::Completions, body, expected);
         }
+    }
+
+    #[test]
+    fn what_names_the_session() {
+        for (body, expected) in [
+            (r#"{"session_id": "a", "prompt_cache_key": "b"}"#, Some("a")),
+            (r#"{"prompt_cache_key": "b", "user": "c"}"#, Some("b")),
+            (r#"{"session_id": null, "user": "c"}"#, None),
+        ] {
+            assert_eq!(View::of(body.as_bytes(), Api::Chat).unwrap().session.as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn texts_that_begin_alike_begin_with_the_same_contents() {
+        let contents = |body: &str| match View::of(body.as_bytes(), Api::Chat).unwrap().prompt {
+            Prompted::Text(said) => said.contents(BlockSize::DEFAULT),
+            other => panic!("{other:?}"),
+        };
+        let turn = |text: &str| format!(r#"{{"role": "user", "content": "{text}"}}"#);
+        let (first, second) = (turn(&"once ".repeat(100)), turn(&"upon ".repeat(100)));
+        let short = contents(&format!(r#"{{"messages": [{first}], "model": "m"}}"#));
+        let long = contents(&format!(r#"{{"temperature": 0, "messages": [{first}, {second}]}}"#));
+        assert!(short.len() == 8 && long.len() > 15 && long[..8] == short, "{} {}", short.len(), long.len());
+        let tools = contents(&format!(r#"{{"messages": [{first}], "tools": [1]}}"#));
+        assert!(tools.len() == 9 && tools[0] != short[0] && tools[1..] == short);
     }
 }

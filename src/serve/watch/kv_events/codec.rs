@@ -2,7 +2,7 @@
 //!
 //! A batch is the MessagePack array `[seconds, events, data parallel rank]`. Since vLLM 0.24 an event is a map with a
 //! `"type"`; before it was an array of a tag and the fields in a fixed order. Fields came over time (`lora_name` 0.14,
-//! `extra_keys` 0.18, `group_idx` 0.20, `kv_cache_spec_kind` 0.22) and a missing one reads as nil. Fields and event
+//! `extra_keys` 0.18, `group_idx` 0.20, `kv_cache_spec_kind` and its window 0.22) and a missing one reads as nil. Fields and event
 //! types that are not known here are passed over. Source: `vllm/distributed/kv_events.py` and captures of 0.32.0.
 //!
 //! The visitors are written by hand: derived, untagged forms fall through to their catch-all on real events.
@@ -77,6 +77,8 @@ pub struct Place<'a> {
     pub group: Option<u32>,
     /// The kind of attention, such as "full_attention"; never sent for removed blocks.
     pub attention: Option<&'a str>,
+    /// How many tokens a sliding window reaches.
+    pub window: Option<u32>,
 }
 
 /// Part of a block's identity besides its tokens. Untagged on the wire: a text may be a LoRA's name or a salt.
@@ -84,8 +86,8 @@ pub struct Place<'a> {
 pub enum ExtraKey<'a> {
     /// A LoRA's name, or the cache salt.
     Text(&'a str),
-    /// Anything else: a multimodal item and its offset, a digest of prompt embeddings.
-    Other,
+    /// A hash of anything else: a multimodal item and its offset, a digest of prompt embeddings.
+    Hashed(u64),
 }
 
 /// A payload that is not a batch.

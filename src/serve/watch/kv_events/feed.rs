@@ -1,13 +1,12 @@
-//! From one instance's messages to facts about it, and how far it is to be believed.
+//! From one instance's messages to facts about it, in order, and how far it is to be believed.
 
-use super::codec::{self, Batch, Event};
-use super::facts;
+use super::codec;
 use super::order::{Arrival, Order};
 use super::replay::ReplayError;
-use crate::routing::index::IndexError;
-use crate::routing::{Content, Fact, InstanceId, Knowledge, LearnError, Tier};
+use super::teller::Teller;
+use crate::routing::{Fact, InstanceId, Knowledge};
 use crate::serve::core::Core;
-use crate::serve::telemetry::labels::{EventKind, ReplayOutcome, SkipReason};
+use crate::serve::telemetry::labels::ReplayOutcome;
 use crate::serve::telemetry::metrics::InstanceMetrics;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -22,14 +21,9 @@ pub struct Feed {
     instance: InstanceId,
     order: Order,
     told: Knowledge,
-    /// Whether everything that the cache holds was told.
-    complete: bool,
+    teller: Teller,
     /// The batch that came last.
     mark: Option<Mark>,
-    /// It has cache groups besides one of full attention. A hit needs every group, and only the first is in the index, so
-    /// its blocks are never all that matters.
-    is_hybrid: bool,
-    warned_of_block_size: bool,
     warned_of_unreadable: bool,
     warned_of_replay: bool,
 }
@@ -57,17 +51,16 @@ pub(super) enum Heard {
 }
 
 impl Feed {
-    /// A feed for an instance that joined with [`Knowledge::Degraded`].
-    pub fn new(core: Arc<Core>, instance: InstanceId) -> Self {
+    /// A feed for an instance that joined with this knowledge: degraded, or approximate where it is not known yet whether it
+    /// publishes anything.
+    pub fn new(core: Arc<Core>, instance: InstanceId, joined: Knowledge) -> Self {
         Feed {
+            teller: Teller::new(Arc::clone(&core), instance),
             core,
             instance,
             order: Order::default(),
-            told: Knowledge::Degraded,
-            complete: false,
+            told: joined,
             mark: None,
-            is_hybrid: false,
-            warned_of_block_size: false,
             warned_of_unreadable: false,
             warned_of_replay: false,
         }
@@ -80,6 +73,10 @@ impl Feed {
 
     /// The subscription stands.
     pub fn connected(&mut self) {
+        if self.told == Knowledge::Approximate {
+            // From here on what was guessed no longer counts.
+            self.know(Knowledge::Degraded);
+        }
         self.order.reconnected();
         self.core.set_connected(self.instance, true);
     }
@@ -87,7 +84,19 @@ impl Feed {
     /// The subscription is lost: until the next batch proves otherwise, something may be missed.
     pub fn disconnected(&mut self) {
         self.core.set_connected(self.instance, false);
-        self.know(Knowledge::Degraded);
+        if self.told != Knowledge::Approximate {
+            self.know(Knowledge::Degraded);
+        }
+    }
+
+    /// It publishes nothing: what it holds is to be guessed.
+    pub(super) fn unpublished(&mut self) {
+        if self.told != Knowledge::Approximate {
+            self.order.restarted();
+            self.mark = None;
+            self.teller.forget();
+            self.know(Knowledge::Approximate);
+        }
     }
 
     /// The batch that came last.
@@ -141,17 +150,19 @@ impl Feed {
         }
         self.order.restarted();
         self.mark = None;
-        self.forget();
+        self.teller.forget();
     }
 
     /// All that was published so far was replayed.
     pub(super) fn caught_up(&mut self) {
         self.warned_of_replay = false;
         // Who has published nothing yet has stored nothing yet.
-        self.complete |= self.order.last().is_none();
+        if self.order.last().is_none() {
+            self.teller.begins();
+        }
         self.order.replayed();
         self.know_what_is_complete();
-        let outcome = if self.complete { ReplayOutcome::Complete } else { ReplayOutcome::Partial };
+        let outcome = if self.teller.is_complete() { ReplayOutcome::Complete } else { ReplayOutcome::Partial };
         self.metrics().replays.of(outcome).increment(1);
     }
 
@@ -166,7 +177,8 @@ impl Feed {
 
     fn take(&mut self, sequence: u64, payload: &[u8]) {
         match self.order.arrived(sequence) {
-            Arrival::Next => self.complete |= sequence == 0,
+            Arrival::Next if sequence == 0 => self.teller.begins(),
+            Arrival::Next => {}
             Arrival::Duplicate => return,
             Arrival::Gap { missed } => self.missed(sequence, missed),
             Arrival::Restart { missed } => self.restarted(sequence, missed),
@@ -175,7 +187,7 @@ impl Feed {
         match codec::decode(payload) {
             Ok(batch) => {
                 self.warned_of_unreadable = false;
-                self.batch(&batch);
+                self.teller.batch(&batch);
             }
             Err(error) => {
                 let cause = error.source.to_string();
@@ -185,89 +197,23 @@ impl Feed {
     }
 
     fn know_what_is_complete(&mut self) {
-        let exact = self.complete && !self.is_hybrid;
+        let exact = self.teller.is_complete();
         self.know(if exact { Knowledge::Exact } else { Knowledge::Degraded });
-    }
-
-    fn batch(&mut self, batch: &Batch<'_>) {
-        for event in &batch.events {
-            let told = match event {
-                Event::Stored(stored) => self.stored(stored).map(|()| EventKind::Stored),
-                Event::Removed(removed) => self.removed(removed).map(|()| EventKind::Removed),
-                Event::Cleared => Ok(self.cleared()),
-                Event::Unknown => Err(SkipReason::Unknown),
-            };
-            match told {
-                Ok(kind) => self.metrics().events.of(kind).increment(1),
-                Err(reason) => self.metrics().skipped.of(reason).increment(1),
-            }
-        }
-    }
-
-    fn stored(&mut self, stored: &codec::Stored<'_>) -> Result<(), SkipReason> {
-        match facts::parent(stored, self.core.router().config().block_size) {
-            Ok(parent) => {
-                let content = Content::Tokens(&stored.tokens);
-                self.learn(Fact::Stored {
-                    instance: self.instance,
-                    tier: Tier::Gpu,
-                    parent,
-                    blocks: &stored.blocks,
-                    content,
-                });
-                Ok(())
-            }
-            Err(reason) => {
-                self.left_out(reason, stored.block_size);
-                Err(reason)
-            }
-        }
-    }
-
-    fn removed(&mut self, removed: &codec::Removed<'_>) -> Result<(), SkipReason> {
-        facts::place(&removed.place)?;
-        self.learn(Fact::Removed { instance: self.instance, tier: Tier::Gpu, blocks: &removed.blocks });
-        Ok(())
-    }
-
-    /// The cache is known to be empty, so from here on everything is known.
-    fn cleared(&mut self) -> EventKind {
-        self.forget();
-        self.complete = true;
-        EventKind::Cleared
-    }
-
-    /// Blocks that belong in the index were left out of it.
-    fn left_out(&mut self, reason: SkipReason, block_size: u32) {
-        match reason {
-            SkipReason::Medium | SkipReason::Unknown => {}
-            SkipReason::Group | SkipReason::Attention => self.is_hybrid = true,
-            SkipReason::Content => self.complete = false,
-            SkipReason::BlockSize => {
-                self.complete = false;
-                if !std::mem::replace(&mut self.warned_of_block_size, true) {
-                    let configured = self.core.router().config().block_size.tokens();
-                    tracing::warn!(
-                        instance = self.name(),
-                        "it caches blocks of {block_size} tokens and the router counts in {configured}, so its cache \
-                         cannot be seen; set routing.block_size = {block_size}"
-                    );
-                }
-            }
-        }
     }
 
     fn missed(&mut self, sequence: u64, missed: u64) {
         self.metrics().gaps.increment(1);
         tracing::warn!(instance = self.name(), sequence, missed, "cache events are missing: its blocks are forgotten");
-        self.forget();
+        self.teller.forget();
     }
 
     fn restarted(&mut self, sequence: u64, missed: u64) {
         self.metrics().restarts.increment(1);
         tracing::warn!(instance = self.name(), sequence, missed, "it restarted: its blocks are forgotten");
-        self.forget();
-        self.complete = missed == 0;
+        self.teller.forget();
+        if missed == 0 {
+            self.teller.begins();
+        }
     }
 
     fn unreadable(&mut self, why: std::fmt::Arguments<'_>) {
@@ -276,44 +222,15 @@ impl Feed {
         if !std::mem::replace(&mut self.warned_of_unreadable, true) {
             tracing::warn!(instance = self.name(), "cache events are unreadable ({why}): its blocks are forgotten");
         }
-        self.forget();
+        self.teller.forget();
         self.know(Knowledge::Degraded);
-    }
-
-    fn forget(&mut self) {
-        self.complete = false;
-        self.learn(Fact::Cleared { instance: self.instance });
     }
 
     fn know(&mut self, knowledge: Knowledge) {
         if self.told != knowledge {
             self.told = knowledge;
             tracing::info!(instance = self.name(), ?knowledge, "what is known of its cache changed");
-            self.learn(Fact::Known { instance: self.instance, knowledge });
-        }
-    }
-
-    /// What does not fit was counted on the way; here it only lowers what is known.
-    fn learn(&mut self, fact: Fact<'_>) {
-        let Err(error) = self.core.learn(fact) else {
-            return;
-        };
-        tracing::debug!(instance = self.name(), %error, "a cache event does not fit");
-        match error {
-            LearnError::Index(IndexError::UnknownParent { blocks, .. }) => {
-                self.metrics().orphans.increment(blocks as u64);
-                self.complete = false;
-            }
-            LearnError::Index(
-                IndexError::UnknownBlocks { .. }
-                | IndexError::Mismatch { .. }
-                | IndexError::Full { .. }
-                | IndexError::UnknownInstance { .. },
-            ) => self.complete = false,
-            LearnError::AlreadyJoined { .. }
-            | LearnError::OutOfRange { .. }
-            | LearnError::UnknownInstance { .. }
-            | LearnError::UnknownRequest { .. } => self.complete = false,
+            self.teller.learn(Fact::Known { instance: self.instance, knowledge });
         }
     }
 

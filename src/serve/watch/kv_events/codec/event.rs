@@ -90,6 +90,7 @@ impl Tag {
                 Field::ExtraKeys,
                 Field::Group,
                 Field::Attention,
+                Field::Window,
             ],
             Tag::Removed => &[Field::Hashes, Field::Medium, Field::Group],
             Tag::Cleared | Tag::Unknown => &[],
@@ -109,6 +110,7 @@ enum Field {
     ExtraKeys,
     Group,
     Attention,
+    Window,
 }
 
 impl Field {
@@ -125,6 +127,7 @@ impl Field {
             "extra_keys" => Field::ExtraKeys,
             "group_idx" => Field::Group,
             "kv_cache_spec_kind" => Field::Attention,
+            "kv_cache_spec_sliding_window" => Field::Window,
             _ => return None,
         })
     }
@@ -155,6 +158,7 @@ impl<'de> Fields<'de> {
             Field::ExtraKeys => self.extra_keys = map.next_value()?,
             Field::Group => self.place.group = map.next_value()?,
             Field::Attention => self.place.attention = map.next_value()?,
+            Field::Window => self.place.window = map.next_value()?,
         }
         Ok(())
     }
@@ -181,6 +185,7 @@ impl<'de> Fields<'de> {
             Field::ExtraKeys => read(&mut self.extra_keys, seq),
             Field::Group => read(&mut self.place.group, seq),
             Field::Attention => read(&mut self.place.attention, seq),
+            Field::Window => read(&mut self.place.window, seq),
         }
     }
 

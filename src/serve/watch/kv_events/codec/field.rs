@@ -2,9 +2,10 @@
 
 use super::ExtraKey;
 use crate::routing::block::EngineHash;
-use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
+use twox_hash::XxHash3_64;
 
 /// A block hash: an integer (the low 64 bits of a digest, by default), or the digest's bytes.
 pub(super) struct Hash(pub EngineHash);
@@ -59,7 +60,39 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     }
 }
 
+/// The hash of any value that is no text.
+struct Hashed(u64);
+
+impl<'de> Deserialize<'de> for Hashed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Hashed(match deserializer.deserialize_any(KeyVisitor)? {
+            ExtraKey::Text(text) => hash(Kind::Text, text.as_bytes()),
+            ExtraKey::Hashed(hash) => hash,
+        }))
+    }
+}
+
 struct KeyVisitor;
+
+/// What a value is, so that equal bytes of different kinds differ.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Bytes,
+    List,
+    Integer,
+    Float,
+    Flag,
+    Nil,
+}
+
+fn hash(kind: Kind, bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(kind as u64, bytes)
+}
+
+fn hashed<'a, E>(kind: Kind, bytes: &[u8]) -> Result<ExtraKey<'a>, E> {
+    Ok(ExtraKey::Hashed(hash(kind, bytes)))
+}
 
 impl<'de> Visitor<'de> for KeyVisitor {
     type Value = ExtraKey<'de>;
@@ -72,37 +105,43 @@ impl<'de> Visitor<'de> for KeyVisitor {
         Ok(ExtraKey::Text(text))
     }
 
-    fn visit_bytes<E: Error>(self, _digest: &[u8]) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+    fn visit_bytes<E: Error>(self, digest: &[u8]) -> Result<ExtraKey<'de>, E> {
+        hashed(Kind::Bytes, digest)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ExtraKey<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(ExtraKey::Other)
+        let mut list = Vec::new();
+        while let Some(Hashed(element)) = seq.next_element()? {
+            list.extend_from_slice(&element.to_le_bytes());
+        }
+        hashed(Kind::List, &list)
     }
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<ExtraKey<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(ExtraKey::Other)
+        let mut list = Vec::new();
+        while let Some((Hashed(key), Hashed(value))) = map.next_entry()? {
+            list.extend([key, value].iter().flat_map(|part| part.to_le_bytes()));
+        }
+        hashed(Kind::List, &list)
     }
 
-    fn visit_u64<E: Error>(self, _number: u64) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<ExtraKey<'de>, E> {
+        hashed(Kind::Integer, &number.to_le_bytes())
     }
 
-    fn visit_i64<E: Error>(self, _number: i64) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+    fn visit_i64<E: Error>(self, number: i64) -> Result<ExtraKey<'de>, E> {
+        hashed(Kind::Integer, &number.to_le_bytes())
     }
 
-    fn visit_f64<E: Error>(self, _number: f64) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+    fn visit_f64<E: Error>(self, number: f64) -> Result<ExtraKey<'de>, E> {
+        hashed(Kind::Float, &number.to_le_bytes())
     }
 
-    fn visit_bool<E: Error>(self, _flag: bool) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<ExtraKey<'de>, E> {
+        hashed(Kind::Flag, &[flag.into()])
     }
 
     fn visit_unit<E: Error>(self) -> Result<ExtraKey<'de>, E> {
-        Ok(ExtraKey::Other)
+        hashed(Kind::Nil, &[])
     }
 }

@@ -1,0 +1,47 @@
+//! How far reading a trace has come: bytes of the file, where its size is known, and requests.
+
+use super::input::name;
+use crate::trace::Records;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use std::cell::Cell;
+use std::path::Path;
+
+/// A bar on the terminal, or nothing where there is none.
+pub struct Progress {
+    bar: ProgressBar,
+    requests: Cell<u64>,
+    read: Box<dyn Fn() -> u64>,
+}
+
+const EVERY: u64 = 1024;
+
+impl Progress {
+    /// A bar for a trace that is being read.
+    pub fn of(path: &Path, records: &Records) -> Self {
+        let (bar, template) = match records.bytes_total() {
+            Some(total) => (
+                ProgressBar::new(total),
+                "{msg}  {bar:30} {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {prefix} requests  {eta} to go",
+            ),
+            None => (ProgressBar::new_spinner(), "{spinner} {msg}  {decimal_bytes}  {prefix} requests  {elapsed}"),
+        };
+        let bar = bar.with_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+        bar.set_message(name(path));
+        Progress { bar, requests: Cell::new(0), read: Box::new(records.bytes_read()) }
+    }
+
+    /// Requests have passed.
+    pub fn passed(&self, requests: u64) {
+        let before = self.requests.get();
+        self.requests.set(before + requests);
+        if before / EVERY != (before + requests) / EVERY {
+            self.bar.set_prefix(HumanCount(before + requests).to_string());
+            self.bar.set_position((self.read)());
+        }
+    }
+
+    /// All have; the bar goes away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,100 @@
+//! The configuration in force, line by line, for whoever runs it. What is secret has no place here.
+
+use super::{Config, Health, Http, Instance, Server, Watch};
+use crate::routing::TierWeights;
+use std::time::Duration;
+
+impl Config {
+    /// Each setting with its value, defaults included, in the order of the example file.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let Server { listen, http_listen, admin_listen } = &self.server;
+        let Http { body_bytes_max, retries_max, head_max, idle_max, tokenize_max } = &self.http;
+        let Watch { discover_kv_events, load } = &self.watch;
+        let never = |time: &Option<Duration>| time.map_or(0, |time| time.as_secs());
+        let milliseconds = |time: Option<Duration>| time.map_or(0, |time| time.as_millis());
+        let Health { interval, failures_max } = &self.health;
+        let routing = &self.routing;
+        let TierWeights { gpu, cpu, storage } = routing.tier_weights;
+        let mut settings: Vec<(String, String)> = [
+            ("server.listen", listen.to_string()),
+            ("server.http_listen", http_listen.to_string()),
+            ("server.admin_listen", admin_listen.to_string()),
+            ("http.body_bytes_max", body_bytes_max.to_string()),
+            ("http.retries_max", retries_max.to_string()),
+            ("http.head_seconds_max", never(head_max).to_string()),
+            ("http.idle_seconds_max", never(idle_max).to_string()),
+            ("http.tokenize_milliseconds_max", tokenize_max.as_millis().to_string()),
+            ("health.interval_seconds", never(interval).to_string()),
+            ("health.failures_max", failures_max.to_string()),
+            ("routing.policy", routing.policy_spec().to_string()),
+            ("routing.block_size", routing.block_size.tokens().to_string()),
+            ("routing.seed", routing.seed.to_string()),
+            ("routing.lease_seconds", routing.lease.as_secs().to_string()),
+            ("routing.max_in_flight", routing.requests_max.to_string()),
+            ("routing.index_bytes_max", routing.index_bytes_max.to_string()),
+            ("routing.approximate_blocks_max", routing.approximate_blocks_max.to_string()),
+            ("routing.tier_weights", format!("gpu {gpu}, cpu {cpu}, storage {storage}")),
+            ("watch.discover_kv_events", discover_kv_events.to_string()),
+            ("watch.load_interval_busy_ms", milliseconds(load.map(|load| load.busy)).to_string()),
+            ("watch.load_interval_idle_ms", milliseconds(load.map(|load| load.idle)).to_string()),
+        ]
+        .into_iter()
+        .map(|(path, value)| (path.to_owned(), value))
+        .collect();
+        let instances = self.instances.iter().enumerate();
+        settings.extend(instances.map(|(at, instance)| (format!("instances[{at}]"), describe(instance))));
+        let tokenizers = self.tokenizers.iter().enumerate();
+        settings.extend(tokenizers.map(|(at, tokenizer)| {
+            (format!("tokenizers[{at}]"), format!("{} from {}", tokenizer.model, tokenizer.path.display()))
+        }));
+        settings
+    }
+}
+
+fn describe(instance: &Instance) -> String {
+    let Instance { name, url, inference_url, data_parallel_rank, model, kv_events } = instance;
+    let mut text = format!("{name} at {url}, {model}");
+    if let Some(url) = inference_url {
+        text += &format!(", vllm.Inference at {url}");
+    }
+    if let Some(rank) = data_parallel_rank {
+        text += &format!(", rank {rank}");
+    }
+    if let Some(events) = kv_events {
+        text += &format!(", events from {}", events.endpoint);
+        if let Some(replay) = &events.replay {
+            text += &format!(", replay from {replay}");
+        }
+        if !events.topic.is_empty() {
+            text += &format!(", topic {:?}", events.topic);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever adds a setting to the example finds it missing here, and decides whether it is a secret.
+    #[test]
+    fn every_setting_of_the_example_is_told() {
+        let told = Config::parse(Config::EXAMPLE).unwrap().settings();
+        let example: toml::Table = Config::EXAMPLE.parse().unwrap();
+        for (section, settings) in example {
+            let paths: Vec<String> = match settings {
+                toml::Value::Table(settings) => settings.keys().map(|key| format!("{section}.{key}")).collect(),
+                toml::Value::Array(items) => (0..items.len()).map(|at| format!("{section}[{at}]")).collect(),
+                _ => vec![section],
+            };
+            for path in paths {
+                assert!(told.iter().any(|(told, _)| *told == path), "{path} is missing from {told:?}");
+            }
+        }
+        let (_, instance) = told.iter().find(|(path, _)| path == "instances[0]").unwrap();
+        assert_eq!(
+            instance,
+            "vllm-0 at http://127.0.0.1:8000, Qwen/Qwen3-32B, events from tcp://127.0.0.1:5557, replay from tcp://127.0.0.1:5567"
+        );
+    }
+}

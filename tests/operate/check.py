@@ -1,0 +1,135 @@
+"""The router under a real Prometheus and a real Chromium, and the Helm chart as Helm renders it. See .ci/operate."""
+
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+from helm_python import Chart, HelmError
+
+WARMPATH = sys.argv[1]
+MODEL = "Qwen/Qwen3-32B"
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def eventually(what, look, patience=60):
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            found = look()
+            if found:
+                return found
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, f"{what} did not happen within {patience} s"
+        time.sleep(0.2)
+
+
+def chart(folder):
+    """Rendered with everything on: Kubernetes' own objects are valid, the configuration is, and a bad value is refused."""
+    warmpath = Chart.load("deploy/helm/warmpath")
+    on = {"enabled": True}
+    rendered = warmpath.render({"serviceMonitor": on, "prometheusRule": on, "dashboard": on, "autoscaling": on})
+    text = "\n---\n".join(rendered.values())
+    objects = [part for part in re.split(r"(?m)^---\s*$", text) if re.search(r"(?m)^kind:", part)]
+    native = [part for part in objects if "monitoring.coreos.com" not in part]
+    assert len(objects) == 11, len(objects)
+    for position, part in enumerate(native):
+        file = folder / f"{position}.yaml"
+        file.write_text(part)
+        subprocess.run(["kubernetes-validate", "--strict", str(file)], check=True, stdout=subprocess.DEVNULL)
+    configuration = re.search(r"warmpath\.toml: \|\n((?: {4}.*\n|\s*\n)+)", text).group(1)
+    file = folder / "warmpath.toml"
+    file.write_text(configuration)
+    subprocess.run([WARMPATH, "config", "check", "--config", str(file)], check=True)
+    try:
+        warmpath.validate_schema({"instances": [{"name": "a"}]})
+    except HelmError:
+        print(f"the chart renders {len(objects)} objects, all valid")
+    else:
+        raise AssertionError("the chart took an instance without a URL")
+
+
+def live(folder):
+    """Requests through a router, seen by promtool, Prometheus and Chromium."""
+    ports = {name: free_port() for name in ("mock", "events", "grpc", "http", "admin", "prometheus")}
+    (folder / "warmpath.toml").write_text(
+        f'[server]\nlisten = "127.0.0.1:{ports["grpc"]}"\nhttp_listen = "127.0.0.1:{ports["http"]}"\n'
+        f'admin_listen = "127.0.0.1:{ports["admin"]}"\n[[instances]]\nname = "vllm-0"\nurl = "http://127.0.0.1:{ports["mock"]}"\n'
+        f'model = "{MODEL}"\nkv_events = {{ endpoint = "tcp://127.0.0.1:{ports["events"]}" }}\n'
+    )
+    (folder / "prometheus.yml").write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "1s"},
+                "rule_files": [str(pathlib.Path("deploy/prometheus/warmpath.rules.yml").resolve())],
+                "scrape_configs": [
+                    {"job_name": "warmpath", "static_configs": [{"targets": [f"127.0.0.1:{ports['admin']}"]}]}
+                ],
+            }
+        )
+    )
+    prometheus = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    commands = [
+        [WARMPATH, "mock-vllm", "--port", str(ports["mock"]), "--kv-events-port", str(ports["events"]), "--model", MODEL],
+        [WARMPATH, "serve", "--config", str(folder / "warmpath.toml")],
+        [*prometheus, f"--web.listen-address=127.0.0.1:{ports['prometheus']}"],
+    ]
+    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    admin = f"http://127.0.0.1:{ports['admin']}"
+    try:
+        eventually("readiness", lambda: get(f"{admin}/readyz") == "ok\n")
+        body = {"model": MODEL, "prompt": list(range(1000)), "max_tokens": 4}
+
+        def sent():
+            url = f"http://127.0.0.1:{ports['http']}/v1/completions"
+            request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+            return urllib.request.urlopen(request, timeout=30).status == 200
+
+        eventually("an answer", sent)
+        eventually("another answer", sent)
+        linted = subprocess.run(["promtool", "check", "metrics"], input=get(f"{admin}/metrics"), text=True, capture_output=True)
+        assert linted.returncode == 0 and not linted.stderr, linted
+
+        def query(expression):
+            url = f"http://127.0.0.1:{ports['prometheus']}/api/v1/query?query={urllib.parse.quote(expression)}"
+            return json.loads(get(url))["data"]["result"]
+
+        found = eventually("a scrape", lambda: query('warmpath_instance_ready{exported_instance="vllm-0"} == 1'))
+        assert found[0]["metric"]["job"] == "warmpath", found
+        eventually("the requests", lambda: query("warmpath_request_ttft_seconds_count >= 2"))
+        assert eventually("up", lambda: query('up{job="warmpath"} == 1'))
+        page = subprocess.run(
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", f"{admin}/ui"],
+            check=True, capture_output=True, text=True, timeout=120,
+        ).stdout
+        for part in ("1 of 1 ready", "the longest prefix", "992 of 992", "routing.policy", ">live<"):
+            assert part in page, f"{part!r} is not on the page:\n{page}"
+        print("Prometheus reads it, and Chromium shows it")
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(timeout=30)
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    chart(pathlib.Path(scratch))
+with tempfile.TemporaryDirectory() as scratch:
+    live(pathlib.Path(scratch))

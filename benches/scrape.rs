@@ -64,6 +64,7 @@ fn core(instances: u16) -> Arc<Core> {
     let instance = |number| Instance {
         name: format!("vllm-{number}.vllm.inference.svc.cluster.local"),
         url: format!("http://10.0.0.1:{}", 1000 + number),
+        inference_url: None,
         data_parallel_rank: None,
         model: "m".to_owned(),
         kv_events: Some(KvEvents { endpoint: events.clone(), listens: false, replay: None, topic: String::new() }),

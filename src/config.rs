@@ -137,8 +137,11 @@ pub struct Tokenizer {
 pub struct Instance {
     /// What it is called in answers, logs and metrics; unique.
     pub name: String,
-    /// Its base URL, `http://host:port`; unique but for the data-parallel ranks behind one.
+    /// Its base URL; unique but for the data-parallel ranks behind one. `http://host:port` speaks the OpenAI API,
+    /// `grpc://host:port` vLLM's `VllmEngine` (`vllm serve --grpc`).
     pub url: String,
+    /// Where it speaks `vllm.Inference`, too: the `--grpc-port` of vLLM's Rust frontend, `grpc://host:port`.
+    pub inference_url: Option<String>,
     /// Which of the ranks behind its URL it is; requests are pinned to it by the header `X-data-parallel-rank`.
     pub data_parallel_rank: Option<u32>,
     /// The model that it serves.
@@ -146,6 +149,42 @@ pub struct Instance {
     /// Where it publishes what it caches; without it the router asks, or else believes what it sent there to be cached.
     pub kv_events: Option<KvEvents>,
 }
+
+/// What requests are forwarded in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenAI's API over HTTP.
+    OpenAi,
+    /// `vllm.grpc.engine.VllmEngine`: `vllm serve --grpc`.
+    VllmEngine,
+    /// `vllm.Inference` of vLLM's Rust frontend.
+    Inference,
+}
+
+impl Protocol {
+    /// All of them, in the order of their positions.
+    pub const ALL: [Protocol; 3] = [Protocol::OpenAi, Protocol::VllmEngine, Protocol::Inference];
+}
+
+impl Instance {
+    /// The name of its section: its own, but for data-parallel ranks, which share one.
+    pub fn section(&self) -> &str {
+        let suffix = self.data_parallel_rank.map(|rank| format!(".dp{rank}"));
+        suffix.and_then(|suffix| self.name.strip_suffix(&suffix)).unwrap_or(&self.name)
+    }
+
+    /// Where it speaks a protocol, as `http://host:port`.
+    pub fn address(&self, protocol: Protocol) -> Option<String> {
+        let over_http = |url: &str| url.strip_prefix(GRPC_SCHEME).map(|rest| format!("http://{rest}"));
+        match protocol {
+            Protocol::OpenAi => (!self.url.starts_with(GRPC_SCHEME)).then(|| self.url.clone()),
+            Protocol::VllmEngine => over_http(&self.url),
+            Protocol::Inference => over_http(self.inference_url.as_deref()?),
+        }
+    }
+}
+
+const GRPC_SCHEME: &str = "grpc://";
 
 /// A publisher of KV cache events.
 #[derive(Clone, Debug, PartialEq, Eq)]

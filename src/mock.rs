@@ -1,17 +1,31 @@
 //! Stands in for vLLM: a [simulated instance](crate::sim::Instance) on the wall clock, behind real sockets.
 //!
-//! It answers `/v1/completions` in vLLM's shapes at the pace that the simulation says, keeps a prefix cache with vLLM's
+//! It answers `/v1/completions`, and vLLM's gRPC calls, in vLLM's shapes at the pace that the simulation says, keeps a prefix cache with vLLM's
 //! rules, and publishes what it caches over ZeroMQ in vLLM's wire format. What it generates is a function of the prompt.
 //! Its block hashes are its own, as a real engine's are: nobody may rely on their being the router's.
 //!
 //! Absent on purpose: tokenizers and chat templates (a text prompt is its bytes), adapters.
 
 mod engine;
+mod grpc;
 mod http;
 mod openai;
 mod prompt;
 mod publisher;
 pub mod wire;
+
+/// The wire types of `proto/vllm`, with clients and servers.
+#[allow(missing_docs, reason = "generated; they are vLLM's")]
+pub mod proto {
+    /// `vllm.grpc.engine`, of `vllm serve --grpc`.
+    pub mod engine {
+        tonic::include_proto!("vllm.grpc.engine");
+    }
+    /// `vllm`, of the Rust frontend.
+    pub mod inference {
+        tonic::include_proto!("vllm");
+    }
+}
 
 use crate::routing::block::BlockSize;
 use crate::sim::{Eviction, InstanceConfig, Preset};
@@ -24,15 +38,19 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use zeromq::ZmqError;
 
 /// What a mock is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MockConfig {
-    /// The address to listen on, for both sockets.
+    /// The address to listen on, for all sockets.
     pub host: IpAddr,
     /// HTTP; 0 takes a free port.
     pub port: u16,
+    /// vLLM's gRPC services; 0 takes a free port. None when not given.
+    pub grpc_port: Option<u16>,
     /// KV cache events; 0 takes a free port.
     pub kv_events_port: u16,
     /// Replay of the events that were published before; 0 takes a free port. No replay when not given.
@@ -59,6 +77,7 @@ impl Default for MockConfig {
         MockConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8000,
+            grpc_port: None,
             kv_events_port: 5557,
             kv_replay_port: None,
             topic: String::new(),
@@ -107,6 +126,17 @@ pub enum MockError {
         /// Why not.
         reason: ZmqError,
     },
+    /// The gRPC address could not be listened on.
+    #[error("cannot listen on {address} (grpc-port): {reason}; stop what uses it, or choose another port")]
+    Grpc {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    GrpcServer(#[source] tonic::transport::Error),
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
     Server(#[source] io::Error),
@@ -129,23 +159,34 @@ pub struct Mock {
     settings: Settings,
     listener: TcpListener,
     http: SocketAddr,
+    grpc: Option<Bound>,
     engine: Engine,
     publisher: Publisher,
     commands: engine::Commands,
 }
 
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+async fn listen(address: SocketAddr) -> io::Result<Bound> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok(Bound { listener, address })
+}
+
 impl Mock {
-    /// Binds both sockets. Nothing is answered before [`run`](Self::run).
+    /// Binds all sockets. Nothing is answered before [`run`](Self::run).
     pub async fn bind(config: MockConfig) -> Result<Mock, MockError> {
         let blocks = config.blocks.unwrap_or_else(|| config.block_size.full_blocks(config.preset.kv_tokens()));
         let max_model_len = check(&config, blocks)?;
         let address = SocketAddr::new(config.host, config.port);
-        let bound = async {
-            let listener = TcpListener::bind(address).await?;
-            let bound = listener.local_addr()?;
-            io::Result::Ok((listener, bound))
+        let http = listen(address).await.map_err(|reason| MockError::Http { address, reason })?;
+        let grpc = match config.grpc_port.map(|port| SocketAddr::new(config.host, port)) {
+            Some(address) => Some(listen(address).await.map_err(|reason| MockError::Grpc { address, reason })?),
+            None => None,
         };
-        let (listener, http) = bound.await.map_err(|reason| MockError::Http { address, reason })?;
         let (publisher, batches) = Publisher::bind(config.host, config.kv_events_port, config.kv_replay_port).await?;
         let instance = InstanceConfig {
             block_size: config.block_size,
@@ -164,12 +205,18 @@ impl Mock {
             kv_replay: publisher.replay_address(),
             topic: config.topic,
         };
-        Ok(Mock { settings, listener, http, engine, publisher, commands })
+        let Bound { listener, address: http } = http;
+        Ok(Mock { settings, listener, http, grpc, engine, publisher, commands })
     }
 
     /// Where HTTP is answered.
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where gRPC is answered, if it is.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|grpc| grpc.address)
     }
 
     /// Where cache events are published.
@@ -189,10 +236,25 @@ impl Mock {
 
     /// Serves until `shutdown`. Like vLLM, it then stops at once: requests under way fail.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), MockError> {
-        let Mock { settings, listener, http, engine, publisher, commands } = self;
-        tracing::info!(%http, kv_events = %settings.kv_events, model = settings.model, "standing in for vLLM");
+        let Mock { settings, listener, http, grpc, engine, publisher, commands } = self;
+        let grpc_address = grpc.as_ref().map(|grpc| tracing::field::display(grpc.address));
+        tracing::info!(%http, grpc = grpc_address, kv_events = %settings.kv_events, model = settings.model, "standing in for vLLM");
         let stop = CancellationToken::new();
-        let server = axum::serve(listener, http::routes(settings, commands))
+        let grpc = async {
+            let Some(Bound { listener, .. }) = grpc else {
+                return Ok(());
+            };
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let routes = grpc::routes(settings.clone(), commands.clone());
+            let server = Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+            tokio::select! {
+                served = server => served.map_err(MockError::GrpcServer),
+                () = drained(&stop) => Ok(()),
+            }
+        };
+        let server = axum::serve(listener, http::routes(settings.clone(), commands.clone()))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let until_shutdown = async {
             shutdown.await;
@@ -209,10 +271,10 @@ impl Mock {
         // The engine goes first, which ends every response under way, and so lets the server end.
         let engine = stop.run_until_cancelled(engine.run());
         let publisher = publisher.run(stop.clone());
-        let (served, _, (), ()) = tokio::join!(server, engine, publisher, async {
+        let (served, grpc, _, (), ()) = tokio::join!(server, grpc, engine, publisher, async {
             stop.run_until_cancelled(until_shutdown).await;
         });
-        served
+        served.and(grpc)
     }
 }
 

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 /// Stand in for one vLLM instance, without a GPU.
 ///
 /// A simulated engine with continuous batching, chunked prefill and vLLM's
-/// prefix cache answers /v1/completions at a real engine's pace (or --speed
+/// prefix cache answers /v1/completions (with --grpc-port also vLLM's gRPC
+/// calls VllmEngine/Generate and Inference/GenerateStream) at a real engine's pace (or --speed
 /// times faster) and publishes its cache events over ZeroMQ as vLLM 0.32 does.
 /// What it generates means nothing, and is always the same for the same prompt.
 /// A text prompt is one token a byte.
@@ -30,6 +31,9 @@ pub(super) struct MockVllm {
     /// The HTTP port; 0 takes a free one and logs it.
     #[arg(long, default_value_t = 8000)]
     port: u16,
+    /// The port of vLLM's gRPC services (VllmEngine and Inference); 0 takes a free one. None when not given.
+    #[arg(long)]
+    grpc_port: Option<u16>,
     /// The port to publish cache events on; 0 takes a free one and logs it.
     #[arg(long, default_value_t = 5557)]
     kv_events_port: u16,
@@ -65,6 +69,7 @@ impl MockVllm {
         let config = MockConfig {
             host: self.host,
             port: self.port,
+            grpc_port: self.grpc_port,
             kv_events_port: self.kv_events_port,
             kv_replay_port: self.kv_replay_port,
             topic: self.topic,

@@ -178,21 +178,15 @@ impl Check {
         let mut checked = Vec::with_capacity(raw.len());
         for (at, instance) in raw.into_iter().enumerate() {
             let path = format!("instances[{at}]");
-            let ranks_path = format!("{path}.data_parallel_ranks");
-            let ranks = self.at_least_one(&ranks_path, instance.data_parallel_ranks.as_ref().map(Leaf::of));
-            let instance = self.instance(&path, instance);
-            self.unique(&format!("{path}.name"), &instance.name, &mut names);
-            self.unique(&format!("{path}.url"), &instance.url, &mut urls);
-            if let Some(events) = instance.kv_events.as_ref().filter(|events| events.listens) {
-                self.unique(&format!("{path}.kv_events.listen"), &events.endpoint.to_string(), &mut listened);
+            let mut ranks = self.ranks(&path, instance);
+            if let Some(first) = ranks.first() {
+                self.unique(&format!("{path}.name"), first.section(), &mut names);
+                self.unique(&format!("{path}.url"), &first.url, &mut urls);
+                if let Some(events) = first.kv_events.as_ref().filter(|events| events.listens) {
+                    self.unique(&format!("{path}.kv_events.listen"), &events.endpoint.to_string(), &mut listened);
+                }
             }
-            match ranks {
-                Some(ranks @ 2..) => match expand(&instance, ranks) {
-                    Some(expanded) => checked.extend(expanded),
-                    None => self.problem(&ranks_path, format!("there are no {ranks} ports for events"), RANKS),
-                },
-                Some(_) | None => checked.push(instance),
-            }
+            checked.append(&mut ranks);
         }
         if checked.len() > InstanceId::LIMIT {
             let what = format!("there are {} with their ranks, and {} at most", checked.len(), InstanceId::LIMIT);
@@ -201,16 +195,49 @@ impl Check {
         checked
     }
 
+    /// An instance, or one for each of its data-parallel ranks.
+    fn ranks(&mut self, path: &str, raw: raw::Instance) -> Vec<Instance> {
+        let ranks_path = format!("{path}.data_parallel_ranks");
+        let ranks = self.at_least_one(&ranks_path, raw.data_parallel_ranks.as_ref().map(Leaf::of));
+        let instance = self.instance(path, raw);
+        match ranks {
+            Some(ranks @ 2..) => match expand(&instance, ranks) {
+                Some(expanded) => expanded,
+                None => {
+                    self.problem(&ranks_path, format!("there are no {ranks} ports for events"), RANKS);
+                    vec![instance]
+                }
+            },
+            Some(_) | None => vec![instance],
+        }
+    }
+
     fn instance(&mut self, path: &str, raw: raw::Instance) -> Instance {
         let name = self.text(&format!("{path}.name"), raw.name, "give it a name of its own, such as \"vllm-0\"");
         let model = self.text(&format!("{path}.model"), raw.model, "write the name that the instance serves it under");
         let url_path = format!("{path}.url");
         let url = self.text(&url_path, raw.url, URL);
-        if !url.is_empty() && host_and_port(&url, "http://").is_none() {
+        let is_grpc = host_and_port(&url, "grpc://").is_some();
+        if !url.is_empty() && !is_grpc && host_and_port(&url, "http://").is_none() {
             self.problem(&url_path, format!("{url:?} is not a base URL"), URL);
         }
+        let inference_path = format!("{path}.inference_url");
+        let inference_url = self.leaf(&inference_path, raw.inference_url, INFERENCE_URL);
+        if inference_url.as_deref().is_some_and(|url| host_and_port(url, "grpc://").is_none()) {
+            self.problem(
+                &inference_path,
+                format!("{:?} is not one", inference_url.as_deref().unwrap_or_default()),
+                INFERENCE_URL,
+            );
+        } else if inference_url.is_some() && is_grpc {
+            self.problem(
+                &inference_path,
+                "the Rust frontend's HTTP is its url",
+                "write http://host:port as the url, or remove this",
+            );
+        }
         let kv_events = raw.kv_events.and_then(|raw| self.kv_events(&format!("{path}.kv_events"), raw));
-        Instance { name, url, data_parallel_rank: None, model, kv_events }
+        Instance { name, url, inference_url, data_parallel_rank: None, model, kv_events }
     }
 
     fn tokenizers(&mut self, raw: Vec<raw::Tokenizer>, instances: &[Instance]) -> Vec<Tokenizer> {
@@ -349,7 +376,8 @@ impl Check {
     }
 }
 
-const URL: &str = "write http://host:port, without a path";
+const URL: &str = "write http://host:port, without a path, or grpc://host:port for vllm serve --grpc";
+const INFERENCE_URL: &str = "write grpc://host:port, with the Rust frontend's --grpc-port";
 const ENDPOINT: &str = "write tcp://host:port as seen from here, where vLLM was told tcp://*:port";
 const LISTEN_ENDPOINT: &str = "write tcp://address:port, a port for each instance, such as \"tcp://0.0.0.0:5601\"";
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";

@@ -92,6 +92,7 @@ pub(super) struct Routing {
 pub(super) struct Instance {
     pub name: Option<Leaf<String>>,
     pub url: Option<Leaf<String>>,
+    pub inference_url: Option<Leaf<String>>,
     pub model: Option<Leaf<String>>,
     pub data_parallel_ranks: Option<Leaf<u32>>,
     pub kv_events: Option<KvEvents>,

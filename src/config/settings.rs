@@ -52,8 +52,11 @@ impl Config {
 }
 
 fn describe(instance: &Instance) -> String {
-    let Instance { name, url, data_parallel_rank, model, kv_events } = instance;
+    let Instance { name, url, inference_url, data_parallel_rank, model, kv_events } = instance;
     let mut text = format!("{name} at {url}, {model}");
+    if let Some(url) = inference_url {
+        text += &format!(", vllm.Inference at {url}");
+    }
     if let Some(rank) = data_parallel_rank {
         text += &format!(", rank {rank}");
     }

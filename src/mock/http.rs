@@ -3,6 +3,8 @@
 mod completions;
 mod metrics;
 
+pub(super) use completions::check;
+
 use super::Settings;
 use super::engine::{Command, Commands, Report};
 use super::openai::{ErrorBody, RequestError};

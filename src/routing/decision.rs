@@ -1,6 +1,8 @@
 //! What the router answers.
 
-use super::fact::InstanceId;
+use super::fact::{Availability, InstanceId, Knowledge};
+use super::fleet::Load;
+use super::policy::Candidate;
 use std::time::Duration;
 
 /// A routed request, until it is finished or abandoned. Never reused by one router.
@@ -23,4 +25,34 @@ pub struct Decision {
     pub best_overlap_tokens: u32,
     /// Estimated time to the first token at the chosen instance: waiting and own prefill.
     pub expected_ttft: Duration,
+}
+
+/// Why a request would go where it would go now.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Where.
+    pub chosen: InstanceId,
+    /// Prompt length in tokens.
+    pub prompt_tokens: u32,
+    /// What the policy sees: the instances that may take the request, ascending by id.
+    pub candidates: Vec<Candidate>,
+    /// What each candidate costs, in the policy's own measure, where it has one; the least is chosen.
+    pub costs: Option<Vec<f64>>,
+    /// The other instances that serve the model: not ready, or not allowed. Ascending by id.
+    pub others: Vec<Unasked>,
+}
+
+/// An instance that serves the model and is no candidate.
+#[derive(Clone, Copy, Debug)]
+pub struct Unasked {
+    /// Which.
+    pub instance: InstanceId,
+    /// Whether it takes requests.
+    pub availability: Availability,
+    /// How far the index is to be believed about it.
+    pub knowledge: Knowledge,
+    /// Tokens of the prompt that the index knows it to have cached.
+    pub overlap_tokens: u32,
+    /// What it has to do.
+    pub load: Load,
 }

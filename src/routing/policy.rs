@@ -94,6 +94,12 @@ pub trait Policy: Send + Sync {
     /// The position in `view.candidates` of the instance to take.
     fn choose(&self, view: &View<'_>) -> usize;
 
+    /// What each candidate costs, in its own measure, where it weighs them by one: what [`choose`](Self::choose) takes the
+    /// least of.
+    fn costs(&self, _view: &View<'_>) -> Option<Vec<f64>> {
+        None
+    }
+
     /// Its numbers, for tuning; every one is finite and not negative.
     fn parameters(&mut self) -> Vec<Parameter<'_>> {
         Vec::new()

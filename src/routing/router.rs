@@ -5,7 +5,7 @@
 //! Facts about one instance are to be told one after another, in the order in which they happened.
 
 use super::block::{BlockHash, BlockSize, Namespace};
-use super::decision::{Decision, RequestId};
+use super::decision::{Decision, Explanation, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
@@ -16,7 +16,7 @@ use super::prefill::PrefillModel;
 use super::request::Request;
 use super::tiers::TierWeights;
 use super::time::Time;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -88,6 +88,14 @@ struct Scratch {
     reach: Vec<u32>,
 }
 
+/// What was looked up for a view.
+struct Looked<'a> {
+    footprint: Footprint,
+    root: BlockHash,
+    /// Tokens of the prompt that the index knows an instance to have cached.
+    cached: &'a dyn Fn(InstanceId) -> u32,
+}
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -118,7 +126,48 @@ impl Router {
         except: &[InstanceId],
         now: Time,
     ) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, except, now, scratch))
+        self.route_among(request, &|instance| !except.contains(&instance), now)
+    }
+
+    /// As [`route`](Self::route), but only to instances that `may` take it, whatever the reason.
+    pub fn route_among(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, now, scratch))
+    }
+
+    /// What [`route_among`](Self::route_among) would answer now, and what it would weigh. Nothing is booked or remembered.
+    pub fn explain(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        now: Time,
+    ) -> Result<Explanation, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.view(request, may, now, scratch, |fleet, view, looked| {
+                let mut others = fleet.states(now);
+                others.retain(|state| {
+                    *state.model == *request.namespace.model && view.position_of(state.instance).is_none()
+                });
+                let unasked = |state: &InstanceState| Unasked {
+                    instance: state.instance,
+                    availability: state.availability,
+                    knowledge: state.knowledge,
+                    overlap_tokens: (looked.cached)(state.instance),
+                    load: state.load,
+                };
+                Explanation {
+                    chosen: view.candidates[self.policy.choose(view)].instance,
+                    prompt_tokens: view.prompt_tokens,
+                    candidates: view.candidates.to_vec(),
+                    costs: self.policy.costs(view),
+                    others: others.iter().map(unasked).collect(),
+                }
+            })
+        })
     }
 
     /// Takes in a fact. An error says what did not fit; the rest of the router goes on as before.
@@ -232,10 +281,52 @@ impl Router {
     fn route_with(
         &self,
         request: &Request<'_>,
-        except: &[InstanceId],
+        may: &dyn Fn(InstanceId) -> bool,
         now: Time,
         scratch: &mut Scratch,
     ) -> Result<Decision, RouteError> {
+        self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
+            let prompt_tokens = view.prompt_tokens;
+            let chosen = view.candidates[self.policy.choose(view)];
+            let booking = Booking {
+                instance: chosen.instance,
+                prompt_tokens,
+                overlap_tokens: chosen.overlap_tokens,
+                footprint,
+                session: request.session,
+            };
+            // Of bytes no instance publishes anything.
+            let approximate =
+                request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+            let booked = fleet.book(now, booking, &self.config.prefill);
+            drop(fleet);
+            if approximate {
+                // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
+                let sent = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt, now);
+                if let Ok(Some(before)) = sent {
+                    self.fleet.lock().remember_use(booked, before);
+                }
+            }
+            Decision {
+                request: booked,
+                instance: chosen.instance,
+                prompt_tokens,
+                overlap_tokens: chosen.overlap_tokens,
+                best_overlap_tokens: view.best_overlap_tokens(),
+                expected_ttft: chosen.load.prefill_wait + chosen.prefill,
+            }
+        })
+    }
+
+    /// What a policy is to see, under the fleet's lock; what `then` makes of it.
+    fn view<R>(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        now: Time,
+        scratch: &mut Scratch,
+        then: impl FnOnce(MutexGuard<'_, Fleet>, &View<'_>, Looked<'_>) -> R,
+    ) -> Result<R, RouteError> {
         let prompt_tokens = match request.prompt.tokens() {
             Some(0) => return Err(RouteError::EmptyPrompt),
             Some(tokens) => tokens,
@@ -248,29 +339,25 @@ impl Router {
         self.groups.shorten(overlaps, &request.prompt, root, block_size);
         let footprint = Footprint::of(&mut overlaps.chain(&request.prompt, block_size), block_size);
 
-        let mut fleet = self.fleet.lock();
+        let fleet = self.fleet.lock();
         if fleet.in_flight() >= self.config.requests_max {
             return Err(RouteError::TooManyInFlight { limit: self.config.requests_max });
         }
         let model = request.namespace.model;
         let block_tokens = self.config.block_size.tokens();
-        let asked = Asked {
-            model,
-            prompt_tokens,
-            block_tokens,
-            cached: |instance| self.config.tier_weights.tokens(overlaps, instance, block_tokens),
-            footprint: &footprint,
-            prefill: &self.config.prefill,
-        };
+        let cached = |instance| self.config.tier_weights.tokens(overlaps, instance, block_tokens);
+        let asked =
+            Asked { model, prompt_tokens, block_tokens, cached, footprint: &footprint, prefill: &self.config.prefill };
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
-        candidates.retain(|candidate| !except.contains(&candidate.instance));
+        let ready = candidates.len();
+        candidates.retain(|candidate| may(candidate.instance));
         if request.prompt.is_guessed() {
             for candidate in candidates.iter_mut() {
                 candidate.knowledge = candidate.knowledge.max(Knowledge::Approximate);
             }
         }
         if candidates.is_empty() {
-            return Err(no_candidate(NoCandidate::NoneReady { instances: except.len() }, model));
+            return Err(no_candidate(NoCandidate::NoneReady { instances: ready }, model));
         }
         let view = View {
             now,
@@ -286,34 +373,7 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        let chosen = candidates[self.policy.choose(&view)];
-        let booking = Booking {
-            instance: chosen.instance,
-            prompt_tokens,
-            overlap_tokens: chosen.overlap_tokens,
-            footprint,
-            session: request.session,
-        };
-        // Of bytes no instance publishes anything.
-        let approximate =
-            request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
-        let booked = fleet.book(now, booking, &self.config.prefill);
-        drop(fleet);
-        if approximate {
-            // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
-            let sent = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt, now);
-            if let Ok(Some(before)) = sent {
-                self.fleet.lock().remember_use(booked, before);
-            }
-        }
-        Ok(Decision {
-            request: booked,
-            instance: chosen.instance,
-            prompt_tokens,
-            overlap_tokens: chosen.overlap_tokens,
-            best_overlap_tokens: candidates.iter().map(|candidate| candidate.overlap_tokens).max().unwrap_or(0),
-            expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-        })
+        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached }))
     }
 
     fn join(&self, instance: InstanceId, model: &str, knowledge: Knowledge) -> Result<(), LearnError> {

@@ -1,7 +1,7 @@
 //! The only wiring: bind, say where, run, drain.
 
-use super::core::Core;
-use super::ingress::{admin, grpc, http, observed};
+use super::core::{Core, RegisterError};
+use super::ingress::{admin, grpc, http, observed, vllm};
 use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
@@ -10,8 +10,8 @@ use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::{Limits, Upstream};
 use super::watch::{health, kv_events, load};
-use crate::config::{Config, Http, Instance};
-use crate::routing::{InstanceId, Knowledge, LearnError};
+use crate::config::{Config, Http, Instance, Protocol};
+use crate::routing::{InstanceId, Knowledge};
 use axum::serve::ListenerExt;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,8 +23,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// How long calls under way get to end once the app is told to stop.
@@ -34,7 +36,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct App {
     config: Config,
     core: Arc<Core>,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     grpc: Bound,
     http: Bound,
     admin: Bound,
@@ -60,7 +62,7 @@ pub enum AppError {
     },
     /// The configured fleet does not fit.
     #[error("the configured instances do not fit")]
-    Fleet(#[from] LearnError),
+    Fleet(#[from] RegisterError),
     /// A configured tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -80,7 +82,7 @@ impl App {
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
         let core = Arc::new(Core::new(&config, recording)?);
-        let tokenizers = Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?;
+        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
@@ -114,7 +116,7 @@ impl App {
             grpc = %grpc.address,
             http = %http.address,
             admin = %admin.address,
-            instances = core.members().len(),
+            instances = core.members().count(),
             policy = %config.routing.policy,
             block_size = config.routing.block_size.tokens(),
             "serving"
@@ -124,23 +126,32 @@ impl App {
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<RouterServer<grpc::Service>>().await;
+        for service in vllm::services() {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
 
         let service =
             RouterServer::new(grpc::Service::new(Arc::clone(&core))).max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
-        let server = Server::builder()
-            .max_concurrent_streams(STREAMS_MAX)
-            .add_service(service)
+        let Http { retries_max, head_max, idle_max, .. } = config.http;
+        let limits = Limits { retries_max, head: head_max, idle: idle_max };
+        let upstream = Upstream::new(Arc::clone(&core), limits);
+        let forwarded = vllm::routes(vllm::Server {
+            core: Arc::clone(&core),
+            upstream: Arc::clone(&upstream),
+            tokenizers: Arc::clone(&tokenizers),
+            body_bytes_max: config.http.body_bytes_max,
+        });
+        let ours = Routes::new(service)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .serve_with_incoming_shutdown(
+            .add_service(reflection().build_v1alpha()?);
+        let routes = Routes::from(ours.into_axum_router().merge(forwarded));
+        let server =
+            Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes).serve_with_incoming_shutdown(
                 TcpIncoming::from(grpc.listener).with_nodelay(Some(true)),
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
-        let Http { retries_max, head_max, idle_max, .. } = config.http;
-        let limits = Limits { retries_max, head: head_max, idle: idle_max };
-        let upstream = Upstream::new(Arc::clone(&core), limits);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
         let routes = observed::layer(routes, Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
@@ -206,8 +217,8 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// One subscriber for each instance that publishes cache events, one who looks whether it is there, and one for each URL who
-/// looks how loaded the instances there are.
+/// One subscriber for each instance that publishes cache events, one who looks whether it is there, and one for each URL of
+/// the OpenAI API who looks how loaded the instances there are.
 fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mut Tasks, stop: &CancellationToken) {
     // The ranks behind one URL stand one after another.
     let mut by_url: Vec<(&str, Vec<InstanceId>)> = Vec::new();
@@ -221,6 +232,9 @@ fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mu
             let feed = kv_events::Feed::new(Arc::clone(core), id, joined);
             let task = kv_events::subscribe(feed, source, kv_events::Limits::default(), stop.clone());
             tasks.spawn(format!("kv_events {}", instance.name), task);
+        }
+        if instance.address(Protocol::OpenAi).is_none() {
+            continue;
         }
         match by_url.last_mut() {
             Some((url, ids)) if *url == instance.url => ids.push(id),
@@ -245,7 +259,7 @@ fn event_source(
 ) -> Option<(kv_events::Source, Knowledge)> {
     match &instance.kv_events {
         Some(source) => Some((kv_events::Source::Configured(source.clone()), Knowledge::Degraded)),
-        None if config.watch.discover_kv_events => {
+        None if config.watch.discover_kv_events && instance.address(Protocol::OpenAi).is_some() => {
             let (upstream, core) = (Arc::clone(upstream), Arc::clone(core));
             Some((kv_events::Source::Asked { upstream, core, instance: id }, Knowledge::Approximate))
         }
@@ -279,5 +293,7 @@ async fn drain(core: &Core, health: &HealthReporter) {
     tracing::info!(in_flight = core.router().in_flight(), "draining");
     core.drain();
     health.set_not_serving::<RouterServer<grpc::Service>>().await;
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    for service in vllm::services().chain([""]) {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
 }

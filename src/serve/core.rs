@@ -3,15 +3,15 @@
 use super::clock::Clock;
 use super::health::{Check, Health};
 use super::journal::Journal;
+use super::members::{JoinError, Member, Members};
 use super::recorder::Recording;
 use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
-use crate::config::Config;
+use crate::config::{self, Config, Protocol};
 use crate::routing::{
     Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported, Request,
     RouteError, Router, Time,
 };
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,66 +19,82 @@ use std::time::Duration;
 pub struct Core {
     router: Router,
     clock: Clock,
-    members: Vec<Member>,
+    members: Members,
+    health: config::Health,
     metrics: Metrics,
     draining: AtomicBool,
-    only_model: Option<String>,
     recording: Recording,
     journal: Journal,
     settings: Vec<(String, String)>,
 }
 
-/// A configured instance.
-#[derive(Debug)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// Its base URL.
-    pub url: String,
-    /// Which of the data-parallel ranks behind that URL it is, where there are several.
-    pub data_parallel_rank: Option<u32>,
-    connected: AtomicBool,
-    health: Mutex<Health>,
-}
-
-impl Member {
-    /// Whether its cache events are subscribed to at the moment.
-    pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
-    }
+/// Why an instance could not be taken into the fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// It has no place.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The router did not take it.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
 }
 
 impl Core {
     /// A router that knows the configured instances, in the order of their ids.
-    pub(super) fn new(config: &Config, recording: Recording) -> Result<Self, LearnError> {
+    pub(super) fn new(config: &Config, recording: Recording) -> Result<Self, RegisterError> {
         let core = Core {
             router: Router::new(config.routing),
             clock: Clock::start(),
-            members: config.instances.iter().map(|instance| member(instance, &config.health)).collect(),
-            metrics: Metrics::new(config.instances.iter().map(|instance| instance.name.as_str()), &config.routing),
+            members: Members::new(),
+            health: config.health,
+            metrics: Metrics::new([], &config.routing),
             draining: AtomicBool::new(false),
-            only_model: only_model(&config.instances),
             recording,
             journal: Journal::new(),
             settings: config.settings(),
         };
-        for (position, instance) in config.instances.iter().enumerate() {
-            let id = id(position);
-            let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate };
-            core.learn(Fact::Joined { instance: id, model: &instance.model, knowledge })?;
+        for instance in &config.instances {
+            core.join(instance)?;
         }
         Ok(core)
     }
 
-    /// Places a request now, and counts it.
-    pub fn route(&self, request: &Request<'_>) -> Result<Decision, RouteError> {
-        self.route_except(request, &[])
+    /// Takes an instance into the fleet.
+    pub(super) fn join(&self, instance: &config::Instance) -> Result<InstanceId, RegisterError> {
+        let health = Health::new(self.health.failures_max, self.health.interval.is_some());
+        let id = self.members.join(instance, health)?;
+        self.metrics.join(id.index(), &instance.name);
+        let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate };
+        let learned = self.learn(Fact::Joined { instance: id, model: &instance.model, knowledge });
+        if learned.is_err() {
+            self.members.leave(id);
+        }
+        Ok(learned.map(|()| id)?)
     }
 
-    /// Places a request now, at none of `except`, and counts it.
+    /// Places a request now, at any instance, and counts it.
+    pub fn route(&self, request: &Request<'_>) -> Result<Decision, RouteError> {
+        self.route_among(request, &|_| true)
+    }
+
+    /// Places a request of the OpenAI API now, at none of `except`, and counts it.
     pub fn route_except(&self, request: &Request<'_>, except: &[InstanceId]) -> Result<Decision, RouteError> {
+        self.route_among(request, &|instance| self.may(instance, Protocol::OpenAi, except))
+    }
+
+    /// Whether an instance speaks a protocol and is none of `except`.
+    pub(super) fn may(&self, instance: InstanceId, protocol: Protocol, except: &[InstanceId]) -> bool {
+        self.member(instance).address(protocol).is_some() && !except.contains(&instance)
+    }
+
+    /// Places a request now, at an instance that `may` take it, and counts it.
+    pub(super) fn route_among(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+    ) -> Result<Decision, RouteError> {
         let began = self.clock.now();
-        let decided = self.router.route_except(request, except, began);
+        let decided = self.router.route_among(request, may, began);
         let seconds = self.clock.now().since(began).as_secs_f64();
         match &decided {
             Ok(decision) => {
@@ -122,7 +138,9 @@ impl Core {
         metrics.load_reported.of(ReportedState::Running).set(load.running.into());
         metrics.load_reported.of(ReportedState::Waiting).set(load.waiting.into());
         metrics.load_cache_usage.set(load.cache_usage);
-        self.learn(Fact::Reported { instance, load }).expect("configured instances never leave");
+        if let Err(error) = self.learn(Fact::Reported { instance, load }) {
+            tracing::debug!(instance = self.member(instance).name, %error, "it left just now");
+        }
     }
 
     /// Whether an instance has requests of ours.
@@ -130,8 +148,18 @@ impl Core {
         self.router.requests_at(instance) > 0
     }
 
-    /// The ready instance with least to do, of those that serve `model` where one is given; nothing is booked there.
+    /// The ready instance with least to do that speaks the OpenAI API, of those that serve `model` where one is given;
+    /// nothing is booked there.
     pub(super) fn least_loaded(&self, model: Option<&str>, except: &[InstanceId]) -> Result<InstanceId, RouteError> {
+        self.least_loaded_among(model, &|instance| self.may(instance, Protocol::OpenAi, except))
+    }
+
+    /// The same of those that `may` be taken.
+    pub(super) fn least_loaded_among(
+        &self,
+        model: Option<&str>,
+        may: &dyn Fn(InstanceId) -> bool,
+    ) -> Result<InstanceId, RouteError> {
         let mut states = self.instances();
         states.retain(|state| model.is_none_or(|model| *state.model == *model));
         let instances = states.len();
@@ -139,9 +167,7 @@ impl Core {
         if instances == 0 {
             return Err(RouteError::UnknownModel { model: unnamed() });
         }
-        let free = states
-            .iter()
-            .filter(|state| state.availability == Availability::Ready && !except.contains(&state.instance));
+        let free = states.iter().filter(|state| state.availability == Availability::Ready && may(state.instance));
         let least = free.min_by_key(|state| (state.load.order(), state.instance));
         least.map(|state| state.instance).ok_or_else(|| RouteError::NoneReady { model: unnamed(), instances })
     }
@@ -151,9 +177,14 @@ impl Core {
         self.router.serves(model)
     }
 
-    /// The model of the fleet, where every instance serves the same one.
+    /// The model of the fleet, where every instance that speaks the OpenAI API serves the same one.
     pub(super) fn only_model(&self) -> Option<&str> {
-        self.only_model.as_deref()
+        self.members.only_model(Protocol::OpenAi)
+    }
+
+    /// The model of all instances that speak a protocol, where it is one.
+    pub(super) fn only_model_of(&self, protocol: Protocol) -> Option<&str> {
+        self.members.only_model(protocol)
     }
 
     /// A check of an instance was made.
@@ -173,8 +204,8 @@ impl Core {
 
     /// Time went by, for every instance's health and every lease.
     pub(super) fn time_passed(&self) {
-        for position in 0..self.members.len() {
-            self.change_health(id(position), Health::passed);
+        for (instance, _) in self.members.joined() {
+            self.change_health(instance, Health::passed);
         }
         self.learn(Fact::TimePassed).expect("time can always pass");
         self.recording.look();
@@ -195,7 +226,11 @@ impl Core {
         } else {
             tracing::info!(instance = member.name, ?availability, "its availability changed");
         }
-        self.learn(Fact::Changed { instance, availability }).expect("configured instances never leave");
+        if member.has_joined()
+            && let Err(error) = self.learn(Fact::Changed { instance, availability })
+        {
+            tracing::debug!(instance = member.name, %error, "it left just now");
+        }
     }
 
     /// The router itself, to look at.
@@ -203,14 +238,14 @@ impl Core {
         &self.router
     }
 
-    /// The configured instances, by id.
-    pub fn members(&self) -> &[Member] {
-        &self.members
+    /// The instances of the fleet, by id.
+    pub fn members(&self) -> impl Iterator<Item = (InstanceId, &Member)> {
+        self.members.joined()
     }
 
-    /// A configured instance.
+    /// The instance at an id, whether it is still in the fleet or left.
     pub fn member(&self, instance: InstanceId) -> &Member {
-        &self.members[instance.index()]
+        self.members.get(instance)
     }
 
     /// Every instance as it stands now, by id.
@@ -276,7 +311,7 @@ impl Core {
     }
 
     pub(super) fn set_connected(&self, instance: InstanceId, connected: bool) {
-        self.member(instance).connected.store(connected, Ordering::Relaxed);
+        self.member(instance).set_connected(connected);
         self.metrics.instance(instance.index()).connected.set(if connected { 1.0 } else { 0.0 });
     }
 }
@@ -286,25 +321,5 @@ fn is_known(prompt: &Prompt<'_>) -> bool {
     match prompt {
         Prompt::Tokens(_) => true,
         Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => !contents.is_empty(),
-    }
-}
-
-fn only_model(instances: &[crate::config::Instance]) -> Option<String> {
-    let (first, others) = instances.split_first()?;
-    others.iter().all(|other| other.model == first.model).then(|| first.model.clone())
-}
-
-/// Beyond u16 the saturated id is out of the router's range, and is refused as such.
-fn id(position: usize) -> InstanceId {
-    InstanceId(u16::try_from(position).unwrap_or(u16::MAX))
-}
-
-fn member(instance: &crate::config::Instance, health: &crate::config::Health) -> Member {
-    Member {
-        name: instance.name.clone(),
-        url: instance.url.clone(),
-        data_parallel_rank: instance.data_parallel_rank,
-        connected: AtomicBool::new(false),
-        health: Mutex::new(Health::new(health.failures_max, health.interval.is_some())),
     }
 }

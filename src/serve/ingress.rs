@@ -6,3 +6,4 @@ pub(super) mod http;
 pub(super) mod observed;
 mod status;
 mod ui;
+pub(super) mod vllm;

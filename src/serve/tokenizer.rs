@@ -106,6 +106,12 @@ impl Tokenizers {
         })
     }
 
+    /// The token ids of a text, with the special tokens that its model wants.
+    pub async fn text(&self, model: &str, text: &str) -> Result<Vec<u32>, Untokenized> {
+        let body = serde_json::json!({ "prompt": text }).to_string();
+        self.tokens(model, Api::Completions, &Bytes::from(body)).await
+    }
+
     /// The token ids of a body's prompt.
     pub async fn tokens(&self, model: &str, api: Api, body: &Bytes) -> Result<Vec<u32>, Untokenized> {
         let tokenizer = Arc::clone(self.by_model.get(model).ok_or(Untokenized::NoTokenizer)?);

@@ -10,6 +10,8 @@
 //! Absent on purpose: TLS towards instances.
 
 mod budget;
+pub(super) mod grpc;
+mod grpc_relay;
 mod headers;
 mod observer;
 mod relay;
@@ -18,12 +20,14 @@ use super::core::Core;
 use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
+use crate::config::Protocol;
 use crate::routing::{Decision, InstanceId, RouteError};
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use budget::Budget;
+use grpc_relay::GrpcRelay;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -31,12 +35,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use relay::Relay;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
 
 /// Long enough for any connection inside a data centre; a client is waiting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Servers close idle connections after some seconds (vLLM: 5), and a request on its way then is lost.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// A connection whose other end is gone without a word is found out while requests are on it.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_MAX: Duration = Duration::from_secs(5);
 /// What an instance may take to answer a question of ours, and how long that answer may be.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -45,6 +53,8 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Upstream {
     core: Arc<Core>,
     client: Client<HttpConnector, Full<Bytes>>,
+    /// HTTP/2 only, one connection to each instance: what gRPC goes over.
+    grpc: Client<HttpConnector, Full<Bytes>>,
     budget: Budget,
     limits: Limits,
     makers: Arc<Makers>,
@@ -67,6 +77,10 @@ pub(super) struct Forward<'a> {
     pub head: &'a Parts,
     /// The body, sent as it is.
     pub body: Bytes,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// When its client has enough of waiting, where it says so.
+    pub deadline: Option<Instant>,
 }
 
 /// Decides where a request goes.
@@ -99,6 +113,14 @@ pub(super) enum ForwardError {
     Late,
 }
 
+/// Why a call of our own has no answer.
+pub(super) enum CallError {
+    /// The instance did not answer.
+    Forward(ForwardError),
+    /// It answered with a status other than OK.
+    Refused(Status),
+}
+
 /// How one attempt went.
 enum Attempt {
     Answered(hyper::Response<Incoming>),
@@ -106,6 +128,35 @@ enum Attempt {
     NotTaken(Option<hyper::Response<Incoming>>),
     Broken,
     Late,
+}
+
+/// What the head of an answer says about the instance.
+enum Verdict {
+    Fine,
+    /// It did not take the request.
+    Unavailable,
+    /// Something is wrong with it.
+    Failed,
+}
+
+impl Verdict {
+    fn of(protocol: Protocol, response: &hyper::Response<Incoming>) -> Self {
+        let status = response.status();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Verdict::Unavailable;
+        }
+        match protocol {
+            Protocol::OpenAi if status.is_server_error() => Verdict::Failed,
+            Protocol::OpenAi => Verdict::Fine,
+            // Whoever answers gRPC otherwise does not speak it.
+            Protocol::VllmEngine | Protocol::Inference if status != StatusCode::OK => Verdict::Failed,
+            Protocol::VllmEngine | Protocol::Inference => match grpc::code(response.headers()) {
+                Some(Code::Unavailable) => Verdict::Unavailable,
+                Some(code) if grpc::is_fault(code) => Verdict::Failed,
+                Some(_) | None => Verdict::Fine,
+            },
+        }
+    }
 }
 
 impl Upstream {
@@ -116,8 +167,15 @@ impl Upstream {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
+            .build(connector.clone());
+        let grpc = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_only(true)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(Some(PING_EVERY))
+            .http2_keep_alive_timeout(PING_MAX)
             .build(connector);
-        Arc::new(Upstream { core, client, budget: Budget::default(), limits, makers: Arc::default() })
+        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), limits, makers: Arc::default() })
     }
 
     /// Who made which response.
@@ -136,7 +194,7 @@ impl Upstream {
                 // Nobody else is left, so the client gets what the last one said.
                 Err(error) => {
                     return match refused {
-                        Some((placed, response)) => Ok(self.respond(placed, response)),
+                        Some((placed, response)) => Ok(self.respond(forward, placed, response)),
                         None if tried.is_empty() => Err(error.into()),
                         None => Err(ForwardError::Unreachable),
                     };
@@ -144,7 +202,7 @@ impl Upstream {
             };
             let instance = placed.instance;
             match self.attempt(forward, instance).await {
-                Attempt::Answered(response) => return Ok(self.respond(placed, response)),
+                Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
                 Attempt::Late => return Err(ForwardError::Late),
                 Attempt::NotTaken(response) => {
@@ -152,7 +210,7 @@ impl Upstream {
                     tried.push(instance);
                     if tried.len() > self.limits.retries_max as usize || !self.budget.spend() {
                         return match refused {
-                            Some((placed, response)) => Ok(self.respond(placed, response)),
+                            Some((placed, response)) => Ok(self.respond(forward, placed, response)),
                             None => Err(ForwardError::Unreachable),
                         };
                     }
@@ -169,7 +227,8 @@ impl Upstream {
         path: &str,
         authorization: Option<&HeaderValue>,
     ) -> Result<(u16, Bytes), ForwardError> {
-        let mut request = Request::get(format!("{}{path}", self.core.member(instance).url));
+        let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
+        let mut request = Request::get(format!("{address}{path}"));
         if let Some(key) = authorization {
             request = request.header(header::AUTHORIZATION, key);
         }
@@ -190,7 +249,8 @@ impl Upstream {
         path: &str,
         mut chunk: impl FnMut(&[u8]),
     ) -> Result<u16, ForwardError> {
-        let request = Request::get(format!("{}{path}", self.core.member(instance).url));
+        let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
+        let request = Request::get(format!("{address}{path}"));
         let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
         let answer = async {
             let response = self.client.request(request).await.map_err(|_| ForwardError::Unreachable)?;
@@ -205,12 +265,44 @@ impl Upstream {
         tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
     }
 
+    /// Calls a method of an instance that takes one message and gives one: that message.
+    pub async fn call(
+        &self,
+        instance: InstanceId,
+        protocol: Protocol,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let unreachable = || CallError::Forward(ForwardError::Unreachable);
+        let address = self.core.member(instance).address(protocol).ok_or_else(unreachable)?;
+        let mut request = Request::post(format!("{address}{path}")).body(Full::new(body)).map_err(|_| unreachable())?;
+        *request.headers_mut() = headers::to_instance(&headers, None);
+        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let answer = async {
+            let (head, body) = self.grpc.request(request).await.map_err(|_| unreachable())?.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| unreachable())?;
+            let status = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(body.trailers()?));
+            match status {
+                Some(status) if status.code() == Code::Ok => Ok(body.to_bytes()),
+                Some(status) => Err(CallError::Refused(status)),
+                None => Err(unreachable()),
+            }
+        };
+        tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or_else(|_| Err(unreachable()))
+    }
+
     async fn attempt(&self, forward: &Forward<'_>, instance: InstanceId) -> Attempt {
         let Some(request) = self.request(forward, instance) else {
             return Attempt::Broken;
         };
         let failures = &self.core.metrics().instance(instance.index()).failures;
-        let answer = self.client.request(request);
+        let client = match forward.protocol {
+            Protocol::OpenAi => &self.client,
+            Protocol::VllmEngine | Protocol::Inference => &self.grpc,
+        };
+        let answer = client.request(request);
         let answer = match self.limits.head {
             Some(head) => match tokio::time::timeout(head, answer).await {
                 Ok(answer) => answer,
@@ -224,20 +316,22 @@ impl Upstream {
             None => answer.await,
         };
         match answer {
-            Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
-                // It says so when it has too much to do: no reason to take it out.
-                failures.of(Failure::Unavailable).increment(1);
-                Attempt::NotTaken(Some(response))
-            }
-            Ok(response) => {
-                if response.status().is_server_error() {
+            Ok(response) => match Verdict::of(forward.protocol, &response) {
+                Verdict::Unavailable => {
+                    // It says so when it has too much to do: no reason to take it out.
+                    failures.of(Failure::Unavailable).increment(1);
+                    Attempt::NotTaken(Some(response))
+                }
+                Verdict::Failed => {
                     failures.of(Failure::Status).increment(1);
                     self.core.failed_at(instance);
-                } else {
-                    self.core.succeeded_at(instance);
+                    Attempt::Answered(response)
                 }
-                Attempt::Answered(response)
-            }
+                Verdict::Fine => {
+                    self.core.succeeded_at(instance);
+                    Attempt::Answered(response)
+                }
+            },
             Err(error) => {
                 self.core.failed_at(instance);
                 let name = &self.core.member(instance).name;
@@ -255,27 +349,43 @@ impl Upstream {
         }
     }
 
-    /// `None` for a path that cannot be appended to a base URL.
+    /// `None` for a path that cannot be appended to a base URL, and for an instance that does not speak the protocol.
     fn request(&self, forward: &Forward<'_>, instance: InstanceId) -> Option<Request<Full<Bytes>>> {
         let member = self.core.member(instance);
         let path = forward.head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("{}{path}", member.url).parse().ok()?;
-        let mut request = Request::new(Full::new(forward.body.clone()));
+        let uri: Uri = format!("{}{path}", member.address(forward.protocol)?).parse().ok()?;
+        let rank = member.data_parallel_rank;
+        let mut headers = headers::to_instance(&forward.head.headers, rank);
+        let body = match forward.protocol {
+            Protocol::OpenAi => forward.body.clone(),
+            Protocol::VllmEngine | Protocol::Inference => {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+                grpc::pinned(forward.protocol, &forward.head.uri, &forward.body, rank)
+            }
+        };
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = forward.head.method.clone();
         *request.uri_mut() = uri;
-        *request.headers_mut() = headers::to_instance(&forward.head.headers, member.data_parallel_rank);
+        *request.headers_mut() = headers;
         Some(request)
     }
 
-    fn respond(&self, placed: Placed, response: hyper::Response<Incoming>) -> Response {
+    fn respond(&self, forward: &Forward<'_>, placed: Placed, response: hyper::Response<Incoming>) -> Response {
         let (head, body) = response.into_parts();
         let name = &self.core.member(placed.instance).name;
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
-        let relay = Relay::new(Arc::clone(&self.core), placed, &head, body);
-        let relay = relay.with_idle(self.limits.idle).with_makers(&self.makers);
-        *answer.body_mut() = Body::new(relay);
+        let core = Arc::clone(&self.core);
+        *answer.body_mut() = match forward.protocol {
+            Protocol::OpenAi => {
+                let relay = Relay::new(core, placed, &head, body);
+                Body::new(relay.with_idle(self.limits.idle).with_makers(&self.makers))
+            }
+            Protocol::VllmEngine | Protocol::Inference => {
+                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.limits.idle))
+            }
+        };
         answer
     }
 }

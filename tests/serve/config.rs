@@ -127,6 +127,22 @@ fn data_parallel_ranks_are_instances_of_their_own() {
 }
 
 #[test]
+fn an_instance_says_what_it_speaks_and_where() {
+    use warmpath::config::Protocol;
+    let addresses = |text: &str| {
+        let instance = Config::parse(text).unwrap().instances.remove(0);
+        Protocol::ALL.map(|protocol| instance.address(protocol).unwrap_or_default())
+    };
+    assert_eq!(addresses(INSTANCE), ["http://a:8000", "", ""]);
+    assert_eq!(addresses(&INSTANCE.replace("http://", "grpc://")), ["", "http://a:8000", ""]);
+    let beside = "inference_url = \"grpc://a:9000\"\n";
+    assert_eq!(addresses(&format!("{INSTANCE}{beside}")), ["http://a:8000", "", "http://a:9000"]);
+    let both = format!("{}{beside}", INSTANCE.replace("http://", "grpc://"));
+    assert!(problems(&both)[0].starts_with("instances[0].inference_url: "), "{both}");
+    assert_eq!(problems(&format!("{INSTANCE}{}", beside.replace("grpc", "http"))).len(), 1);
+}
+
+#[test]
 fn what_is_recorded_is_bounded_as_configured() {
     let section = "[recorder]\nfolder = \"/r\"\nfile_bytes_max = 1\nfiles_max = 2\nmemory_bytes_max = 3\n";
     let recorder = Config::parse(&format!("{section}{INSTANCE}")).unwrap().recorder.unwrap();

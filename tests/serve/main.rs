@@ -7,6 +7,7 @@ mod codec;
 mod config;
 mod deploy;
 mod grpc;
+mod grpc_engine;
 mod http;
 mod hybrid;
 mod kv_events;

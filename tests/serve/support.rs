@@ -64,6 +64,7 @@ impl<E: std::error::Error + Send + 'static> Running<E> {
 /// A mock that runs.
 pub struct RunningMock {
     pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub kv_events: SocketAddr,
     pub kv_replay: Option<SocketAddr>,
     pub subscriptions: watch::Receiver<u64>,
@@ -80,9 +81,9 @@ pub const MODEL: &str = "m";
 pub async fn start_mock(config: MockConfig) -> RunningMock {
     let mock = Mock::bind(config).await.expect("the mock binds");
     let (http, kv_events, subscriptions) = (mock.http_address(), mock.kv_events_address(), mock.subscriptions());
-    let kv_replay = mock.kv_replay_address();
+    let (kv_replay, grpc) = (mock.kv_replay_address(), mock.grpc_address());
     let running = Running::start(|stop| mock.run(async { stop.await.unwrap_or_default() }));
-    RunningMock { http, kv_events, kv_replay, subscriptions, running }
+    RunningMock { http, grpc, kv_events, kv_replay, subscriptions, running }
 }
 
 impl RunningMock {
@@ -109,6 +110,17 @@ impl RunningMock {
     }
 }
 
+/// A mock that speaks gRPC, as an instance that is reached by `VllmEngine`.
+pub fn engine_instance(mock: &RunningMock, name: &str) -> Instance {
+    let url = format!("grpc://{}", mock.grpc.expect("the mock speaks gRPC"));
+    Instance { url, ..mock.instance(name) }
+}
+
+/// A mock that speaks gRPC.
+pub async fn start_grpc_mock() -> RunningMock {
+    start_mock(MockConfig { grpc_port: Some(0), ..mock_config() }).await
+}
+
 pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> Instance {
     let source = |address| {
         let endpoint = Endpoint::from(address);
@@ -117,6 +129,7 @@ pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> 
     Instance {
         name: name.to_owned(),
         url: format!("http://{http}"),
+        inference_url: None,
         data_parallel_rank: None,
         model: MODEL.to_owned(),
         kv_events: kv_events.map(source),

@@ -65,6 +65,7 @@ impl Fleet {
             config.instances.push(Instance {
                 name: format!("mock-{number}"),
                 url: format!("http://{}", mock.http_address()),
+                inference_url: None,
                 data_parallel_rank: None,
                 model: MODEL.to_owned(),
                 kv_events: Some(KvEvents { endpoint, listens: false, replay: None, topic: String::new() }),

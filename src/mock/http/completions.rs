@@ -70,7 +70,8 @@ impl Server {
     }
 }
 
-fn check(prompt_tokens: usize, output_tokens: u32, max_model_len: u32) -> Result<(), RequestError> {
+/// Whether a request fits the model.
+pub(in crate::mock) fn check(prompt_tokens: usize, output_tokens: u32, max_model_len: u32) -> Result<(), RequestError> {
     if prompt_tokens == 0 {
         return Err(RequestError::EmptyPrompt);
     }

@@ -57,10 +57,12 @@ const BUSY_MAX: f64 = 0.95;
 
 impl Policy for PrefixCost {
     fn choose(&self, view: &View<'_>) -> usize {
-        let fleet = FleetState::of(view);
-        let weights = self.weights(view);
-        let cost = |candidate: &Candidate| cost(view, weights, &fleet, candidate);
+        let cost = self.cost(view);
         smallest(view, |a, b| cost(a).total_cmp(&cost(b)).then_with(|| a.load.order().cmp(&b.load.order())))
+    }
+
+    fn costs(&self, view: &View<'_>) -> Option<Vec<f64>> {
+        Some(view.candidates.iter().map(self.cost(view)).collect())
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_>> {
@@ -86,6 +88,12 @@ impl Policy for PrefixCost {
 }
 
 impl PrefixCost {
+    /// What a candidate costs, in seconds.
+    fn cost<'a>(&'a self, view: &'a View<'a>) -> impl Fn(&Candidate) -> f64 + 'a {
+        let (fleet, weights) = (FleetState::of(view), self.weights(view));
+        move |candidate| cost(view, weights, &fleet, candidate)
+    }
+
     fn weights(&self, view: &View<'_>) -> &Weights {
         let evicts = |candidate: &Candidate| candidate.load.evictions_per_second > EVICTIONS_MIN;
         if view.candidates.iter().any(evicts) { &self.tight } else { &self.roomy }

@@ -17,6 +17,7 @@ mod place;
 pub(in crate::serve) mod responses;
 pub(in crate::serve) mod view;
 
+use crate::config::Protocol;
 use crate::routing::SessionKey;
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
@@ -43,7 +44,7 @@ struct Server {
     core: Arc<Core>,
     upstream: Arc<Upstream>,
     models: Models,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     body_bytes_max: usize,
 }
 
@@ -51,7 +52,7 @@ struct Server {
 pub(in crate::serve) fn routes(
     core: Arc<Core>,
     upstream: Arc<Upstream>,
-    tokenizers: Tokenizers,
+    tokenizers: Arc<Tokenizers>,
     body_bytes_max: usize,
 ) -> Router {
     let models = Models::new(Arc::clone(&core), Arc::clone(&upstream));
@@ -93,7 +94,7 @@ impl Server {
             known,
             home: about.and_then(|id| self.upstream.makers().maker(id)),
         };
-        let forward = Forward { head: &head, body: body.clone() };
+        let forward = Forward { head: &head, body: body.clone(), protocol: Protocol::OpenAi, deadline: None };
         let response = self.upstream.forward(&forward, &place).await?;
         let answer = if response.status().as_u16() < 400 { Answer::Forwarded } else { Answer::Refused };
         Ok((answer, response))

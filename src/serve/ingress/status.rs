@@ -1,6 +1,7 @@
 //! The one table from what the router says to what a caller is told.
 
 use crate::routing::{LearnError, RouteError};
+use crate::serve::upstream::ForwardError;
 use tonic::{Code, Status};
 
 /// The status of a prompt that could not be placed.
@@ -12,6 +13,15 @@ pub(super) fn of_route(error: &RouteError) -> Status {
         RouteError::TooManyInFlight { .. } => Code::ResourceExhausted,
     };
     Status::new(code, error.to_string())
+}
+
+/// The status of a call that no instance answered.
+pub(super) fn of_forward(error: &ForwardError) -> Status {
+    match error {
+        ForwardError::Route(error) => of_route(error),
+        ForwardError::Unreachable => Status::unavailable(error.to_string()),
+        ForwardError::Late => Status::deadline_exceeded(error.to_string()),
+    }
 }
 
 /// The status of a report about a request that could not be taken in.

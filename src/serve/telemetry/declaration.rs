@@ -24,6 +24,7 @@ pub(super) enum Metric {
     KvEventReplays,
     KvEventReplayedBatches,
     HttpRequests,
+    GrpcRequests,
     RoutedByLoad,
     GuessedLookups,
     UpstreamRetries,
@@ -133,6 +134,7 @@ impl Metric {
         Metric::KvEventReplays,
         Metric::KvEventReplayedBatches,
         Metric::HttpRequests,
+        Metric::GrpcRequests,
         Metric::RoutedByLoad,
         Metric::GuessedLookups,
         Metric::UpstreamRetries,
@@ -281,6 +283,12 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Requests to the OpenAI API, by what their answer began with.",
+            ),
+            Metric::GrpcRequests => (
+                "warmpath_grpc_requests_total",
+                Kind::Counter,
+                Unit::Count,
+                "Calls of vLLM's gRPC services, by what their answer began with.",
             ),
             Metric::RoutedByLoad => (
                 "warmpath_routed_by_load_total",

@@ -147,11 +147,11 @@ label! {
 }
 
 label! {
-    /// What the answer to a request to the OpenAI API began with.
+    /// What the answer to a forwarded request began with.
     Answer "answer" {
-        /// An instance's answer, below 400.
+        /// An instance's answer, below 400; of gRPC, anything but an error.
         Forwarded = "forwarded",
-        /// An instance's answer, 400 or above.
+        /// An instance's answer, 400 or above; of gRPC, an error.
         Refused = "refused",
         /// Ours: no instance could be reached, or it broke off before it answered, or it took too long.
         Unreachable = "unreachable",
@@ -163,6 +163,10 @@ label! {
         BadBody = "bad_body",
         /// Ours: the list of models.
         Models = "models",
+        /// Ours: the health of the fleet.
+        Health = "health",
+        /// Ours: a method that is not offered for a whole fleet, or no such method.
+        Unimplemented = "unimplemented",
     }
 }
 

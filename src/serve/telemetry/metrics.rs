@@ -10,7 +10,8 @@ use super::labels::{
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::index::IndexStats;
-use crate::routing::{self, Availability, Fact, InstanceState, RequestId};
+use crate::routing::{self, Availability, Fact, InstanceId, InstanceState, RequestId};
+use std::sync::OnceLock;
 
 /// One app's metrics.
 pub(crate) struct Metrics {
@@ -31,6 +32,8 @@ pub(crate) struct Metrics {
     http_responses: Vec<PerLabel<StatusClass, Counter>>,
     /// See [`Metric::HttpRequests`].
     pub answers: PerLabel<Answer, Counter>,
+    /// See [`Metric::GrpcRequests`].
+    pub grpc_answers: PerLabel<Answer, Counter>,
     /// See [`Metric::RoutedByLoad`].
     pub by_load: PerLabel<ByLoad, Counter>,
     /// See [`Metric::GuessedLookups`].
@@ -41,7 +44,8 @@ pub(crate) struct Metrics {
     pub recorder_files: Counter,
     /// See [`Metric::RecorderHeldBytes`].
     pub recorder_held_bytes: Gauge,
-    instances: Vec<InstanceMetrics>,
+    /// By position; many places, few of them taken.
+    instances: Box<[OnceLock<Box<InstanceMetrics>>]>,
 }
 
 /// What is measured of each instance.
@@ -114,6 +118,42 @@ impl InstanceMetrics {
     }
 }
 
+impl InstanceMetrics {
+    fn new(registry: &Registry, name: &str) -> Self {
+        InstanceMetrics {
+            knowledge: registry.gauges(Metric::InstanceKnowledge, name),
+            cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
+            connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
+            batches: registry.counter(Metric::KvEventBatches, Some(name), None),
+            events: registry.counters(Metric::KvEvents, Some(name)),
+            skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
+            orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
+            orphan_blocks: registry.gauge(Metric::KvEventOrphanBlocks, Some(name), None),
+            gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
+            restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
+            decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
+            replays: registry.counters(Metric::KvEventReplays, Some(name)),
+            replayed_batches: registry.counter(Metric::KvEventReplayedBatches, Some(name), None),
+            retries: registry.counter(Metric::UpstreamRetries, Some(name), None),
+            failures: registry.counters(Metric::UpstreamFailures, Some(name)),
+            ready: registry.gauge(Metric::InstanceReady, Some(name), None),
+            reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
+            requests: registry.gauges(Metric::InstanceRequests, name),
+            assigned: registry.counter(Metric::InstanceAssigned, Some(name), None),
+            prefill_wait: registry.gauge(Metric::InstancePrefillWait, Some(name), None),
+            predictions: registry.counters(Metric::Predictions, Some(name)),
+            predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
+            delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
+            load_reads: registry.counters(Metric::LoadReads, Some(name)),
+            load_age: registry.gauge(Metric::LoadAge, Some(name), None),
+            load_reported: registry.gauges(Metric::LoadReported, name),
+            load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
+            load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
+            cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
+        }
+    }
+}
+
 /// A decision, as the metrics see it.
 pub(crate) struct Routed {
     pub prompt_tokens: u32,
@@ -169,41 +209,10 @@ impl Metrics {
     /// The metrics of an app whose instances have these names, by position.
     pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>, routing: &routing::Config) -> Self {
         let registry = Registry::new();
-        let instance = |name: &str| InstanceMetrics {
-            knowledge: registry.gauges(Metric::InstanceKnowledge, name),
-            cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
-            connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
-            batches: registry.counter(Metric::KvEventBatches, Some(name), None),
-            events: registry.counters(Metric::KvEvents, Some(name)),
-            skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
-            orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
-            orphan_blocks: registry.gauge(Metric::KvEventOrphanBlocks, Some(name), None),
-            gaps: registry.counter(Metric::KvEventGaps, Some(name), None),
-            restarts: registry.counter(Metric::KvEventRestarts, Some(name), None),
-            decode_errors: registry.counter(Metric::KvEventDecodeErrors, Some(name), None),
-            replays: registry.counters(Metric::KvEventReplays, Some(name)),
-            replayed_batches: registry.counter(Metric::KvEventReplayedBatches, Some(name), None),
-            retries: registry.counter(Metric::UpstreamRetries, Some(name), None),
-            failures: registry.counters(Metric::UpstreamFailures, Some(name)),
-            ready: registry.gauge(Metric::InstanceReady, Some(name), None),
-            reported_cached_tokens: registry.counter(Metric::ReportedCachedTokens, Some(name), None),
-            requests: registry.gauges(Metric::InstanceRequests, name),
-            assigned: registry.counter(Metric::InstanceAssigned, Some(name), None),
-            prefill_wait: registry.gauge(Metric::InstancePrefillWait, Some(name), None),
-            predictions: registry.counters(Metric::Predictions, Some(name)),
-            predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
-            delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
-            load_reads: registry.counters(Metric::LoadReads, Some(name)),
-            load_age: registry.gauge(Metric::LoadAge, Some(name), None),
-            load_reported: registry.gauges(Metric::LoadReported, name),
-            load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
-            load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
-            cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
-        };
         let block_size = routing.block_size.tokens().to_string();
         registry.info(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]);
         registry.info(Metric::RoutingInfo, &[("policy", routing.policy.name()), ("block_size", &block_size)]);
-        Metrics {
+        let metrics = Metrics {
             process: Process::new(&registry),
             decisions: registry.counters(Metric::RouteDecisions, None),
             prompt_tokens: registry.counter(Metric::PromptTokens, None, None),
@@ -219,14 +228,28 @@ impl Metrics {
             http_first_byte: registry.histograms(Metric::HttpFirstByte),
             http_responses: Call::ALL.iter().map(|&call| registry.counters_of(Metric::HttpResponses, call)).collect(),
             answers: registry.counters(Metric::HttpRequests, None),
+            grpc_answers: registry.counters(Metric::GrpcRequests, None),
             by_load: registry.counters(Metric::RoutedByLoad, None),
             guesses: registry.counters(Metric::GuessedLookups, None),
             recorder_requests: registry.counters(Metric::RecorderRequests, None),
             recorder_files: registry.counter(Metric::RecorderFiles, None, None),
             recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
-            instances: instances.into_iter().map(instance).collect(),
+            instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
             registry,
+        };
+        for (position, name) in instances.into_iter().enumerate() {
+            metrics.join(position, name);
         }
+        metrics
+    }
+
+    /// From here on an instance is measured; the position is its own for good.
+    pub fn join(&self, position: usize, name: &str) {
+        self.instances[position].get_or_init(|| Box::new(InstanceMetrics::new(&self.registry, name)));
+    }
+
+    fn measured(&self) -> impl Iterator<Item = &InstanceMetrics> {
+        self.instances.iter().filter_map(|place| place.get().map(|instance| &**instance))
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -252,7 +275,7 @@ impl Metrics {
 
     /// The metrics of the instance at a position.
     pub fn instance(&self, position: usize) -> &InstanceMetrics {
-        &self.instances[position]
+        self.instances[position].get().expect("an instance is measured from when it joins")
     }
 
     /// A routed request came so far, so long after its decision.
@@ -287,7 +310,7 @@ impl Metrics {
             prompt_tokens: self.prompt_tokens.get(),
             best_tokens: self.overlap_tokens.of(Of::Best).get(),
             chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
-            delivered_tokens: self.instances.iter().map(|instance| instance.reported_cached_tokens.get()).sum(),
+            delivered_tokens: self.measured().map(|instance| instance.reported_cached_tokens.get()).sum(),
             in_flight: in_flight as u64,
             ttft: self.ttft.read(),
         }

@@ -35,9 +35,24 @@ pub(super) struct Relay {
 }
 
 /// How long an answer may be silent, and how much of that is left.
-struct Idle {
+pub(super) struct Idle {
     limit: Duration,
     left: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    pub fn new(limit: Duration) -> Self {
+        Idle { limit, left: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    /// Ready once it was silent for too long.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.left.as_mut().poll(context)
+    }
+
+    pub fn heard(&mut self) {
+        self.left.as_mut().reset(Instant::now() + self.limit);
+    }
 }
 
 /// Why an answer did not come to its end.
@@ -77,7 +92,7 @@ impl Relay {
 
     /// Lets it be silent no longer than this.
     pub fn with_idle(mut self, limit: Option<Duration>) -> Self {
-        self.idle = limit.map(|limit| Idle { limit, left: Box::pin(tokio::time::sleep(limit)) });
+        self.idle = limit.map(Idle::new);
         self
     }
 
@@ -157,11 +172,11 @@ impl HttpBody for Relay {
             return Poll::Ready(None);
         };
         let Poll::Ready(polled) = Pin::new(body).poll_frame(context) else {
-            let silent = self.idle.as_mut().map_or(Poll::Pending, |idle| idle.left.as_mut().poll(context));
+            let silent = self.idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(context));
             return silent.map(|()| Some(self.broke_off(Failure::Late).ok_or(RelayError::Silent)));
         };
-        if let Some(Idle { limit, left }) = &mut self.idle {
-            left.as_mut().reset(Instant::now() + *limit);
+        if let Some(idle) = &mut self.idle {
+            idle.heard();
         }
         Poll::Ready(match polled {
             Some(Ok(frame)) => {

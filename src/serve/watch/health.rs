@@ -1,12 +1,18 @@
 //! Whether an instance is there: `/health`, and whether it sleeps or is paused, which its `/health` does not say.
 //!
+//! An instance that speaks gRPC alone is asked by `HealthCheck`.
+//!
 //! `/is_sleeping` and `/is_paused` exist in vLLM's development mode only; where they do not, `vllm:engine_sleep_state` of
 //! `/metrics` tells whether it sleeps.
 
+use crate::config::Protocol;
 use crate::routing::InstanceId;
 use crate::serve::core::Core;
 use crate::serve::health::Check;
+use crate::serve::ingress::vllm::is_healthy;
 use crate::serve::upstream::Upstream;
+use crate::serve::upstream::grpc::{HEALTH_CHECK, framed};
+use axum::http::HeaderMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +27,12 @@ pub(in crate::serve) async fn watch(
     interval: Duration,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
+    let over_http = core.member(instance).address(Protocol::OpenAi).is_some();
+    let protocol = if over_http { Protocol::OpenAi } else { Protocol::VllmEngine };
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(_tick) = stop.run_until_cancelled(ticks.tick()).await {
-        let Some(check) = stop.run_until_cancelled(check(&upstream, instance)).await else {
+        let Some(check) = stop.run_until_cancelled(check(&upstream, instance, protocol)).await else {
             break;
         };
         core.checked(instance, check);
@@ -32,7 +40,17 @@ pub(in crate::serve) async fn watch(
     Ok(())
 }
 
-async fn check(upstream: &Upstream, instance: InstanceId) -> Check {
+async fn check(upstream: &Upstream, instance: InstanceId, protocol: Protocol) -> Check {
+    match protocol {
+        Protocol::OpenAi => check_http(upstream, instance).await,
+        Protocol::VllmEngine | Protocol::Inference => {
+            let answer = upstream.call(instance, protocol, HEALTH_CHECK, HeaderMap::new(), framed(&[])).await;
+            if answer.is_ok_and(|message| is_healthy(&message)) { Check::Awake } else { Check::Failed }
+        }
+    }
+}
+
+async fn check_http(upstream: &Upstream, instance: InstanceId) -> Check {
     let Ok((200, _)) = upstream.get(instance, "/health", None).await else {
         return Check::Failed;
     };

@@ -4,6 +4,7 @@
 //! Asked of the instances, and kept for [`FRESH`]; whoever asks meanwhile waits for the same answer. An instance that does not
 //! answer is left out; when none does, what was known before is told.
 
+use crate::config::Protocol;
 use crate::routing::{Availability, InstanceId};
 use crate::serve::core::Core;
 use crate::serve::upstream::Upstream;
@@ -100,7 +101,9 @@ impl Models {
     async fn ask(&self, headers: &HeaderMap) -> BTreeMap<String, Listed> {
         let authorization = headers.get(header::AUTHORIZATION);
         let mut states = self.core.instances();
-        states.retain(|state| state.availability == Availability::Ready);
+        states.retain(|state| {
+            state.availability == Availability::Ready && self.core.may(state.instance, Protocol::OpenAi, &[])
+        });
         let mut by_id = BTreeMap::<String, Listed>::new();
         for some in states.chunks(ASKED_AT_ONCE) {
             let mut asked = tokio::task::JoinSet::new();

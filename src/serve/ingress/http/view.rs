@@ -65,7 +65,8 @@ pub(in crate::serve) struct Said<'a> {
 const TOKEN_BYTES: usize = 4;
 
 impl<'a> Said<'a> {
-    fn of(text: Cow<'a, [u8]>) -> Self {
+    /// One text.
+    pub fn of(text: Cow<'a, [u8]>) -> Self {
         Said { all: text.len(), parts: vec![text], is_batch: false }
     }
 

@@ -12,8 +12,9 @@ use std::net::IpAddr;
 ///
 /// A simulated engine with continuous batching, chunked prefill and vLLM's
 /// prefix cache answers /v1/completions (with --grpc-port also vLLM's gRPC
-/// calls VllmEngine/Generate and Inference/GenerateStream) at a real engine's pace (or --speed
-/// times faster) and publishes its cache events over ZeroMQ as vLLM 0.32 does.
+/// calls VllmEngine/Generate and Inference/GenerateStream) at a real engine's
+/// pace (or --speed times faster) and publishes its cache events over ZeroMQ as
+/// vLLM 0.32 does.
 /// What it generates means nothing, and is always the same for the same prompt.
 /// A text prompt is one token a byte.
 ///

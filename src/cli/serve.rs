@@ -12,9 +12,9 @@ use std::path::PathBuf;
 /// warmpath.v1.Router and send their prompts themselves: Route names the instance
 /// for a prompt and books its load, FirstToken and Complete report how it went.
 /// Reflection and grpc.health.v1 are there too, and so are vLLM's own gRPC
-/// services (VllmEngine, Inference), forwarded like the rest. Operators find /metrics,
-/// /healthz, /readyz and /instances on the admin address. SIGTERM or Ctrl-C lets
-/// calls under way end, then stops.
+/// services (VllmEngine, Inference), forwarded like the rest. Operators find
+/// /metrics, /healthz, /readyz and /instances on the admin address. SIGTERM or
+/// Ctrl-C lets calls under way end, then stops.
 ///
 /// Example:
 ///

@@ -211,6 +211,26 @@ fn the_longest_prefix_wins_whatever_the_load_and_ties_go_to_the_least_loaded() {
     assert_eq!(cold, [0, 1, 0, 1]);
 }
 
+/// Whoever was asked first is known first to be faster than the model says. The others must not be shunned for being unknown.
+#[test]
+fn prompts_that_nobody_has_go_to_all_instances_though_the_model_is_too_pessimistic() {
+    for policy in [PolicyKind::PrefixCost, PolicyKind::RoundRobin] {
+        let router = router(policy, 4);
+        let (mut now, mut counts) = (Time::ZERO, [0_u32; 4]);
+        for prompt in 0..400_u64 {
+            let ids: Vec<u64> = (0..40).map(|block| prompt * 100 + block).collect();
+            let decision = route(&router, &contents(&ids), 640, now).unwrap();
+            counts[decision.instance.index()] += 1;
+            router.learn(Fact::FirstToken { request: decision.request }, now + Duration::from_millis(1)).unwrap();
+            router
+                .learn(Fact::Finished { request: decision.request, output_tokens: 4 }, now + Duration::from_millis(2))
+                .unwrap();
+            now = now + Duration::from_millis(5);
+        }
+        assert!(counts.iter().all(|&count| (80..=120).contains(&count)), "{policy:?}: {counts:?}");
+    }
+}
+
 #[test]
 fn a_lease_that_runs_out_gives_the_load_back() {
     let router = router(PolicyKind::LeastLoaded, 1);

@@ -23,6 +23,7 @@ use super::request::SessionKey;
 use super::time::Time;
 use footprint::InFlight;
 use load::{Book, Prefill};
+use pace::Pace;
 use rate::DecayingRate;
 use sessions::Sessions;
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ pub(super) struct Fleet {
     arrivals: DecayingRate,
     placed: u64,
     output_tokens: Mean,
+    /// Of all instances together: what a new one is believed to be.
+    pace: Pace,
     prefixes: InFlight,
     sessions: Sessions,
 }
@@ -219,6 +222,11 @@ impl Fleet {
         self.output_tokens.value
     }
 
+    /// How fast the fleet as a whole prefills, beside what the model estimates.
+    fn pace(&self) -> f64 {
+        self.pace.ratio(1.0)
+    }
+
     /// Fills `candidates` with the instances that may take the prompt, ascending by id. `reach` is room to work in.
     pub fn candidates(
         &self,
@@ -230,20 +238,21 @@ impl Fleet {
         candidates.clear();
         self.prefixes.reach(asked.footprint, reach);
         let cold = asked.prefill.prefill(asked.prompt_tokens, 0);
+        let fleet_pace = self.pace();
         let mut instances = 0;
         for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == asked.model) {
             instances += 1;
             if member.availability == Availability::Ready {
                 let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
-                let pace = member.book.pace();
+                let pace = member.book.pace(fleet_pace);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
                     prefill: asked.prefill.prefill(asked.prompt_tokens, overlap_tokens).mul_f64(pace),
                     cold_prefill: cold.mul_f64(pace),
-                    load: member.book.load(now),
+                    load: member.book.load(now, pace),
                 });
             }
         }
@@ -264,10 +273,12 @@ impl Fleet {
             self.sessions.settle(session, instance);
         }
         let footprint = self.prefixes.add(instance, &footprint).then_some(footprint);
+        let fleet_pace = self.pace();
         let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
         let estimate = prefill.prefill(prompt_tokens, overlap_tokens);
         let tokens = prompt_tokens - overlap_tokens;
-        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate });
+        let pace = member.book.pace(fleet_pace);
+        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate }, pace);
         let reservation = Reservation {
             instance,
             prompt_tokens,
@@ -288,7 +299,8 @@ impl Fleet {
         };
         reservation.decoding = true;
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        member.book.prefilled(now, request);
+        let (taken, estimated) = member.book.prefilled(now, request);
+        self.pace.observe(taken, estimated);
         member.book.decode(reservation.prompt_tokens);
         true
     }
@@ -333,12 +345,13 @@ impl Fleet {
     }
 
     pub fn states(&self, now: Time) -> Vec<InstanceState> {
+        let fleet_pace = self.pace();
         let state = |(&instance, member): (&InstanceId, &Member)| InstanceState {
             instance,
             model: Arc::clone(&member.model),
             availability: member.availability,
             knowledge: member.knowledge,
-            load: member.book.load(now),
+            load: member.book.load(now, member.book.pace(fleet_pace)),
         };
         self.members.iter().map(state).collect()
     }

@@ -129,14 +129,15 @@ pub(super) struct Prefill {
 const DONE_MAX: f64 = 0.9;
 
 impl Book {
-    pub fn queue(&mut self, now: Time, prefill: Prefill) {
+    /// `pace` is what [`pace`](Self::pace) says.
+    pub fn queue(&mut self, now: Time, prefill: Prefill, pace: f64) {
         if self.queue.is_empty() {
             self.head_since = now;
         }
         self.queued += prefill.estimate;
         self.queued_tokens += u64::from(prefill.tokens);
         self.queued_prompt_tokens += u64::from(prefill.prompt_tokens);
-        self.work.add(now, prefill.estimate.as_secs_f64() * self.pace());
+        self.work.add(now, prefill.estimate.as_secs_f64() * pace);
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
         self.estimated += prefill.estimate;
@@ -144,12 +145,13 @@ impl Book {
         self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
-    /// Its first token is there. The request must be in the queue.
-    pub fn prefilled(&mut self, now: Time, request: RequestId) {
+    /// Its first token is there. The request must be in the queue. Returns the seconds taken, and those that the model estimated.
+    pub fn prefilled(&mut self, now: Time, request: RequestId) -> (f64, f64) {
         let since = self.head_since;
         let done = self.withdraw(now, request);
         let (taken, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
         self.pace.observe(taken, estimated);
+        (taken, estimated)
     }
 
     /// It will not be computed, or nobody waits for it. The request must be in the queue.
@@ -181,9 +183,9 @@ impl Book {
         self.queue.len() as u32 + self.decode_requests
     }
 
-    /// What the model's estimates are to be multiplied by.
-    pub fn pace(&self) -> f64 {
-        self.pace.ratio()
+    /// What the model's estimates are to be multiplied by, here; `fleet` is what to multiply them by on average.
+    pub fn pace(&self, fleet: f64) -> f64 {
+        self.pace.ratio(fleet)
     }
 
     pub fn decode(&mut self, prompt_tokens: u32) {
@@ -196,12 +198,14 @@ impl Book {
         self.decode_tokens -= u64::from(prompt_tokens);
     }
 
-    pub fn load(&self, now: Time) -> Load {
+    /// `pace` is what [`pace`](Self::pace) says.
+    pub fn load(&self, now: Time, pace: f64) -> Load {
         let recent = self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS);
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
-            prefill_wait: self.wait(now) + if recent.is_some() { self.foreign_wait() } else { Duration::ZERO },
+            prefill_wait: self.wait(now, pace)
+                + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             busy_share: self.work.per_second(now),
@@ -216,15 +220,15 @@ impl Book {
     }
 
     /// Others' prefills are taken to be like ours on average.
-    fn foreign_wait(&self) -> Duration {
+    fn foreign_wait(&self, pace: f64) -> Duration {
         match self.assigned {
             0 => Duration::ZERO,
-            assigned => self.estimated.mul_f64(f64::from(self.foreign.waiting) / assigned as f64 * self.pace.ratio()),
+            assigned => self.estimated.mul_f64(f64::from(self.foreign.waiting) / assigned as f64 * pace),
         }
     }
 
-    fn wait(&self, now: Time) -> Duration {
-        let queued = self.queued.mul_f64(self.pace.ratio());
+    fn wait(&self, now: Time, pace: f64) -> Duration {
+        let queued = self.queued.mul_f64(pace);
         let done = now.since(self.head_since).min(queued.mul_f64(DONE_MAX));
         queued - done
     }

@@ -3,15 +3,21 @@
 //! Learnt from first tokens: the seconds from one to the next, while prefills were queued, over the seconds that the model
 //! had estimated for them. Several prefills that end in one step count the step once, because it is sums that are compared.
 //! So a fleet needs no model of its GPUs that is right, only one that is right up to a factor for each instance.
+//!
+//! Until an instance has shown its own pace it is taken to be as fast as the fleet. Taken to be as the model says, it would be
+//! shunned where the model is too pessimistic: whoever was asked first is known to be faster, is asked again, and the others
+//! never get to show theirs.
 
 /// Seconds taken over seconds estimated, lately.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     taken: f64,
     estimated: f64,
+    /// What is believed before, in estimated seconds: it fades as observations come.
+    prior: f64,
 }
 
-/// What the model's own estimate weighs at first, in estimated seconds.
+/// What is believed of an instance at first weighs as much as this many estimated seconds.
 const PRIOR_SECONDS: f64 = 20.0;
 /// Estimated seconds after which an observation weighs a third.
 const MEMORY_SECONDS: f64 = 200.0;
@@ -23,17 +29,19 @@ impl Pace {
         let keep = (-estimated / MEMORY_SECONDS).exp();
         self.taken = self.taken * keep + taken;
         self.estimated = self.estimated * keep + estimated;
+        self.prior *= keep;
     }
 
-    /// What to multiply estimates by.
-    pub fn ratio(&self) -> f64 {
-        (self.taken / self.estimated.max(f64::MIN_POSITIVE)).clamp(1.0 / RATIO_MAX, RATIO_MAX)
+    /// What to multiply estimates by; `believed` is what to multiply them by before anything is known.
+    pub fn ratio(&self, believed: f64) -> f64 {
+        let (taken, estimated) = (self.taken + self.prior * believed, self.estimated + self.prior);
+        (taken / estimated.max(f64::MIN_POSITIVE)).clamp(1.0 / RATIO_MAX, RATIO_MAX)
     }
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { taken: PRIOR_SECONDS, estimated: PRIOR_SECONDS }
+        Pace { taken: 0.0, estimated: 0.0, prior: PRIOR_SECONDS }
     }
 }
 
@@ -44,14 +52,24 @@ mod tests {
     #[test]
     fn an_instance_three_times_slower_than_its_model_is_found_out() {
         let mut pace = Pace::default();
-        assert_eq!(pace.ratio(), 1.0);
+        assert_eq!(pace.ratio(1.0), 1.0);
         for _ in 0..1000 {
             pace.observe(1.5, 0.5);
         }
-        assert!((pace.ratio() - 3.0).abs() < 0.2, "{}", pace.ratio());
+        assert!((pace.ratio(1.0) - 3.0).abs() < 0.2, "{}", pace.ratio(1.0));
         for _ in 0..10_000 {
             pace.observe(100.0, 0.1);
         }
-        assert_eq!(pace.ratio(), RATIO_MAX);
+        assert_eq!(pace.ratio(1.0), RATIO_MAX);
+    }
+
+    #[test]
+    fn an_unknown_instance_is_as_fast_as_is_believed_and_a_known_one_as_it_was_seen() {
+        let (unknown, mut known) = (Pace::default(), Pace::default());
+        for _ in 0..10_000 {
+            known.observe(0.2, 0.1);
+        }
+        assert_eq!(unknown.ratio(0.25), 0.25);
+        assert!((known.ratio(0.25) - 2.0).abs() < 0.01, "{}", known.ratio(0.25));
     }
 }

@@ -6,7 +6,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use warmpath::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash, Namespace};
-use warmpath::routing::index::{Attach, ExactIndex, IndexError, Overlaps, ReferenceIndex};
+use warmpath::routing::index::{Attach, ExactIndex, IndexError, Overlaps, ReferenceIndex, SnapshotError};
 use warmpath::routing::{Content, InstanceId, Prompt, Tier};
 
 /// What may happen to an index.
@@ -275,6 +275,29 @@ proptest! {
             prop_assert_eq!(index.stats().entries, 0);
         }
     }
+}
+
+#[test]
+fn a_snapshot_of_an_earlier_version_is_refused_and_so_are_its_names() {
+    let index = ExactIndex::new(BlockSize::DEFAULT, usize::MAX);
+    index.join(InstanceId(0));
+    let root = BlockHash::root(&Namespace::of_model("m"), BlockSize::DEFAULT, 0);
+    let content = [ContentHash(1)];
+    index.store(InstanceId(0), Tier::Gpu, Attach::Root(root), &[EngineHash(1)], Content::Hashes(&content)).unwrap();
+    let whole = index.snapshot();
+    let restore = |bytes: &[u8]| ExactIndex::restore(bytes, BlockSize::DEFAULT, usize::MAX).map(|index| index.stats());
+    assert_eq!(restore(&whole).unwrap().entries, 1);
+
+    let mut earlier = whole.clone();
+    earlier[4..8].copy_from_slice(&1_u32.to_le_bytes());
+    assert_eq!(restore(&earlier), Err(SnapshotError::Version { found: 1 }));
+
+    // The last entry is a name of 64 bits, of which the lowest four are not kept, and five numbers; a checksum follows.
+    let (mut long, end) = (whole.clone(), whole.len() - 8);
+    long[end - 28] |= 1;
+    let checksum = twox_hash::XxHash3_64::oneshot_with_seed(0x7761_726d_7061_7468, &long[..end]);
+    long[end..].copy_from_slice(&checksum.to_le_bytes());
+    assert!(matches!(restore(&long), Err(SnapshotError::Malformed { .. })));
 }
 
 /// Something of its own for an instance to hold, under names that nothing else has.

@@ -5,7 +5,7 @@
 //! end: a sliding window those that the window reaches, a recurrent state the last one, attention over the whole prompt all of
 //! them. Source: `find_longest_cache_hit` of `vllm/v1/core/single_type_kv_cache_manager.py`, 0.32.
 
-use super::block::{BlockHash, BlockSize, ContentHash, EngineHash};
+use super::block::{BlockHash, BlockSize, EngineHash};
 use super::fact::InstanceId;
 use super::index::{ExactIndex, IndexError, Overlaps};
 use super::request::Prompt;
@@ -93,16 +93,20 @@ impl Groups {
         self.any.store(!instances.is_empty(), Ordering::Relaxed);
     }
 
-    /// Shortens what was found in the index to what every group has.
-    pub fn shorten(&self, overlaps: &mut Overlaps, prompt: &Prompt<'_>, root: BlockHash, block_size: BlockSize) {
+    /// Shortens what was found in the index for `prompt`, which was looked up last, to what every group has.
+    pub fn shorten(&self, overlaps: &mut Overlaps, prompt: &Prompt<'_>, block_size: BlockSize) {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }
-        let mut hashes = Hashes { prompt, block_size: block_size.tokens() as usize, last: root, so_far: Vec::new() };
-        for (&instance, groups) in self.instances.read().iter() {
+        let instances = self.instances.read();
+        let found = instances.keys().map(|&instance| overlaps.blocks(instance)).max().unwrap_or(0) as usize;
+        // The lookup computed all that is needed of the chain: nothing that was found lies deeper.
+        let mut chain = overlaps.chain(prompt, block_size);
+        let hashes: Vec<BlockHash> = (1..=found).map(|blocks| BlockHash(chain.after(blocks))).collect();
+        for (&instance, groups) in instances.iter() {
             let found = overlaps.blocks(instance);
             if found > 0 {
-                overlaps.shorten(instance, longest(groups, hashes.first(found as usize)));
+                overlaps.shorten(instance, longest(groups, &hashes[..found as usize]));
             }
         }
     }
@@ -144,28 +148,4 @@ fn longest(groups: &BTreeMap<u32, Group>, hashes: &[BlockHash]) -> u32 {
         }
     }
     longest
-}
-
-/// The block hashes of a prompt, as far as they were asked for.
-struct Hashes<'a> {
-    prompt: &'a Prompt<'a>,
-    block_size: usize,
-    last: BlockHash,
-    so_far: Vec<BlockHash>,
-}
-
-impl Hashes<'_> {
-    fn first(&mut self, blocks: usize) -> &[BlockHash] {
-        for at in self.so_far.len()..blocks {
-            let content = match self.prompt {
-                Prompt::Tokens(tokens) => {
-                    ContentHash::of_tokens(&tokens[at * self.block_size..(at + 1) * self.block_size])
-                }
-                Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents[at],
-            };
-            self.last = self.last.child(content);
-            self.so_far.push(self.last);
-        }
-        &self.so_far[..blocks]
-    }
 }

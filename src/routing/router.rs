@@ -336,7 +336,7 @@ impl Router {
         let root = request.prompt.root(self.root(&request.namespace));
         self.index.find(&request.prompt, root, overlaps);
         let block_size = self.config.block_size;
-        self.groups.shorten(overlaps, &request.prompt, root, block_size);
+        self.groups.shorten(overlaps, &request.prompt, block_size);
         let footprint = Footprint::of(&mut overlaps.chain(&request.prompt, block_size), block_size);
 
         let fleet = self.fleet.lock();

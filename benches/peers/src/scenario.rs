@@ -5,6 +5,7 @@ use crate::contenders::{Chain, Contender, Crtc, Positional, Radix, Warmpath};
 use crate::measure::{THIS_THREAD, counting, cpu, live_bytes, quantile, tick_ns, ticks};
 use crate::table::Row;
 use crate::workload::Workload;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -66,9 +67,12 @@ impl<C: Contender> Runner for Running<C> {
                 query
             })
             .collect();
-        let done = AtomicBool::new(false);
+        // Small workloads are written before a thread has started, so both wait for the first lookup.
+        let (done, begun) = (AtomicBool::new(false), Barrier::new(2));
         let (written, read) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
+                reader(&queries[0]);
+                begun.wait();
                 let (start, mut count) = (cpu(THIS_THREAD), 0);
                 while !done.load(Ordering::Relaxed) {
                     queries.iter().take_while(|_| !done.load(Ordering::Relaxed)).for_each(|query| {
@@ -76,8 +80,9 @@ impl<C: Contender> Runner for Running<C> {
                         count += 1;
                     });
                 }
-                per(cpu(THIS_THREAD) - start, count)
+                per(cpu(THIS_THREAD) - start, count.max(1))
             });
+            begun.wait();
             let written = per(self.contender.apply(events), blocks);
             done.store(true, Ordering::Relaxed);
             (written, reader.join().expect("the reader reads to the end"))

@@ -25,7 +25,7 @@
 //! few words that a split of a set takes; and one store, by what it takes to note that blocks go by further names. Not
 //! counted is what does not grow with blocks: the tables of shards, chunks and instances, and one batch's hashes an instance.
 //!
-//! What was tried and lost, and the figures: see the end of `benches/index.rs`.
+//! What was tried and lost, and the figures: see the head of `benches/index.rs`.
 
 mod anchors;
 mod budget;

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use twox_hash::XxHash3_64;
 
 const MAGIC: [u8; 4] = *b"wpix";
-const VERSION: u32 = 1;
+/// Version 1 had 64 bits of each name, this one the 60 that matter.
+const VERSION: u32 = 2;
 const NO_RUN: u32 = u32::MAX;
 const CHECKSUM_SEED: u64 = 0x7761_726d_7061_7468;
 
@@ -211,6 +212,9 @@ impl ExactIndex {
         }
         let mut places: BTreeMap<Place, Alias> = BTreeMap::new();
         for Entry { name, place, copies } in entries {
+            if Name::from_mixed(name).mixed() != name {
+                return Err(malformed("a name has bits that names do not have"));
+            }
             let name = Name::from_mixed(name);
             let vacancy = match member.names.locate(name) {
                 Err(vacancy) => vacancy,

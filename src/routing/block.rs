@@ -16,8 +16,10 @@
 //! never a wrong answer, because the engine hashes for itself.
 
 mod content;
+mod hashed;
 
 pub use content::ContentHash;
+pub use hashed::AsItIs;
 
 use twox_hash::XxHash3_64;
 

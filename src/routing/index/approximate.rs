@@ -10,13 +10,12 @@
 
 use super::exact::ExactIndex;
 use super::{Attach, IndexError};
-use crate::routing::block::{BlockHash, BlockSize, ContentHash, EngineHash};
+use crate::routing::block::{AsItIs, BlockHash, BlockSize, ContentHash, EngineHash};
 use crate::routing::fact::{Content, InstanceId, Tier};
 use crate::routing::request::Prompt;
 use crate::routing::time::Time;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 /// The prompts that instances without events were sent.
@@ -43,7 +42,7 @@ struct Recent {
     /// The number of the oldest use.
     oldest: u64,
     /// Each block held, and the number of its last use.
-    last_use: HashMap<BlockHash, u64, BuildHasherDefault<AsItIs>>,
+    last_use: HashMap<BlockHash, u64, AsItIs>,
     /// Blocks in `uses`, with repetition.
     used: usize,
 }
@@ -207,24 +206,6 @@ impl Recent {
             }
         }
         index.remove(instance, Tier::Gpu, &unused)
-    }
-}
-
-/// What is a hash already need not be hashed: half of what a request with a long prompt cost was that.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

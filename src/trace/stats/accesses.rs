@@ -4,16 +4,15 @@
 //! It keeps them from the end to the start, so that the start stays longest: without that, a cache would lose the
 //! beginning of a prompt first and all behind it would be worthless.
 
-use crate::routing::block::{BlockHash, BlockSize, Namespace};
+use crate::routing::block::{AsItIs, BlockHash, BlockSize, Namespace};
 use crate::trace::record::Record;
 use serde::Serialize;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// The blocks of all requests, in order. Blocks are numbered from zero by first appearance.
 pub(crate) struct Accesses {
     root: BlockHash,
-    numbers: HashMap<BlockHash, u32, Mixed>,
+    numbers: HashMap<BlockHash, u32, AsItIs>,
     blocks: Vec<u32>,
     /// Where the blocks of each request end.
     ends: Vec<usize>,
@@ -191,28 +190,6 @@ impl Accesses {
             *last = at;
         }
         distances
-    }
-}
-
-/// Takes block hashes as they are: they are mixed already.
-type Mixed = BuildHasherDefault<Unchanged>;
-
-#[derive(Default)]
-struct Unchanged(u64);
-
-impl Hasher for Unchanged {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

@@ -30,15 +30,8 @@ pub struct Record {
 }
 
 /// What a trace calls a sort of request: `text`, `search`, `API log`. Cheap to clone.
-#[derive(Clone, Debug, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(Arc<str>);
-
-impl PartialEq for Kind {
-    fn eq(&self, other: &Self) -> bool {
-        // Records of one trace share their text.
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-    }
-}
 
 /// Kinds seen before, so that records share their text.
 #[derive(Debug, Default)]
@@ -67,6 +60,11 @@ impl Kind {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it shares the other's text, as the records of one trace do; else it may still be equal.
+    pub(super) fn is(&self, other: &Kind) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

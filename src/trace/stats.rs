@@ -263,7 +263,7 @@ struct KindCounts {
 
 impl KindCounts {
     fn add(&mut self, kind: &Kind, hits: u64, blocks: u64) {
-        if self.counts.get(self.last).is_none_or(|(last, _)| last != kind) {
+        if self.counts.get(self.last).is_none_or(|(last, _)| !last.is(kind)) {
             self.last = *self.places.entry(kind.clone()).or_insert(self.counts.len());
             if self.last == self.counts.len() {
                 self.counts.push((kind.clone(), [0; 3]));

@@ -178,7 +178,8 @@ mod tests {
             let gaps: Vec<f64> = gaps_ms.iter().map(|&ms| ms as f64 / 1e3).collect();
             let (mean, variance) = moments(&gaps);
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs().max(1.0);
-            prop_assert!(near(found.interarrival_cv, if mean > 0.0 { variance.sqrt() / mean } else { 0.0 }));
+            let cv = if mean > 0.0 { variance.sqrt() / mean } else { 0.0 };
+            prop_assert!(near(found.interarrival_cv, cv));
             prop_assert!(near(found.dispersion_1s, dispersion(&times_ms, 1000)));
             prop_assert!(near(found.dispersion_60s, dispersion(&times_ms, 60_000)));
             prop_assert!(found.rate.len() <= BINS);

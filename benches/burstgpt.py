@@ -5,12 +5,14 @@
     python3 -m venv env && env/bin/pip install pandas polars
     env/bin/python benches/burstgpt.py [BurstGPT_1.csv]
 
-Without a file, the real first rows are repeated to 1.4 million. Each tool is a process of its own, startup included;
-the best of three runs counts. The figures are printed side by side: they must agree.
+Without a file, the real first rows are repeated to 1.4 million. Each tool is a process of its own, startup included, and the
+tools take turns; medians of five runs are shown, of the elapsed time and of the processor's, with the ratio in the same round.
+warmpath and pandas work on one thread; polars takes a thread a core, and is run on one, too. The figures must agree.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,7 @@ def dispersion(width):
 def lengths(x):
     q = np.percentile(x, [25, 50, 75, 90, 95, 99])
     return [x.mean(), *q, x.max()]
-print(json.dumps([len(a), gaps.std() / gaps.mean(), dispersion(1), dispersion(60), *lengths(i), *lengths(o)]))
+print(json.dumps([float(x) for x in [len(a), gaps.std() / gaps.mean(), dispersion(1), dispersion(60), *lengths(i), *lengths(o)]]))
 """
 
 
@@ -52,12 +54,25 @@ def synthesise(path):
         file.writelines(f"{row * 4},{rests[row % len(rests)]}\n" for row in range(ROWS))
 
 
+def run(command, threads):
+    """What a command says, the seconds that went by, and those of processor time that it took."""
+    environment = {**os.environ, **({"POLARS_MAX_THREADS": str(threads)} if threads else {})}
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command[0]} failed")
+    return json.loads(said), time.perf_counter() - start, used.ru_utime + used.ru_stime
+
+
 def warmpath(path):
-    command = [ROOT / "target/release/warmpath", "trace", "stats", path, "--json", "-"]
-    stats = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]
+    said, wall, cpu = run([ROOT / "target/release/warmpath", "trace", "stats", path, "--json", "-"], None)
+    [stats] = said
     arrivals = stats["arrivals"]
     keys = ["mean", "p25", "p50", "p75", "p90", "p95", "p99", "max"]
-    return [
+    figures = [
         stats["requests"],
         arrivals["interarrival_cv"],
         arrivals["dispersion_1s"],
@@ -65,14 +80,11 @@ def warmpath(path):
         *(stats["input_tokens"][key] for key in keys),
         *(stats["output_tokens"][key] for key in keys),
     ]
+    return figures, wall, cpu
 
 
-def python(code):
-    def run(path):
-        command = [sys.executable, "-c", code + FIGURES, path]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-    return run
+def python(code, threads=None):
+    return lambda path: run([sys.executable, "-c", code + FIGURES, path], threads)
 
 
 def main():
@@ -80,22 +92,34 @@ def main():
         path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(folder, "burstgpt.csv")
         if len(sys.argv) == 1:
             synthesise(path)
-        tools = {"warmpath": warmpath, "pandas": python(PANDAS), "polars": python(POLARS)}
-        times = {name: [] for name in tools}
-        for _ in range(3):
+        cores = len(os.sched_getaffinity(0))
+        tools = {
+            "warmpath, 1 thread": warmpath,
+            "pandas, 1 thread": python(PANDAS),
+            f"polars, {cores} threads": python(POLARS, cores),
+            "polars, 1 thread": python(POLARS, 1),
+        }
+        rounds = []
+        for _ in range(5):
             # Interleaved, so that a slow moment of the machine falls on all.
+            times = {}
             for name, tool in tools.items():
-                start = time.perf_counter()
-                figures = tool(path)
-                times[name].append(time.perf_counter() - start)
-                if name == "warmpath":
+                figures, *times[name] = tool(path)
+                if tool is warmpath:
                     expected = figures
                 elif any(abs(a - b) > 1e-6 * max(1, abs(b)) for a, b in zip(figures, expected, strict=True)):
                     sys.exit(f"{name} finds {figures}, warmpath {expected}")
-        own = min(times["warmpath"])
-        print(f"{os.path.getsize(path) / 1e6:.1f} MB, the same {len(expected)} figures from all")
-        for name, runs in times.items():
-            print(f"{name:<9} {min(runs):7.3f} s   {min(runs) / own:5.2f} × warmpath's time")
+            rounds.append(times)
+        print(f"{os.path.getsize(path) / 1e6:.1f} MB, the same {len(expected)} figures from all, load {os.getloadavg()[0]:.1f}")
+        print(f"{'':<20} {'elapsed s':>10} {'ratio':>6} {'CPU s':>8} {'ratio':>6}")
+        own = "warmpath, 1 thread"
+        for name in tools:
+            line = f"{name:<20}"
+            for kind, width in ((0, 10), (1, 8)):
+                median = statistics.median(times[name][kind] for times in rounds)
+                ratio = statistics.median(times[name][kind] / times[own][kind] for times in rounds)
+                line += f" {median:>{width}.3f} {ratio:>6.2f}"
+            print(line)
 
 
 if __name__ == "__main__":

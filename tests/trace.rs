@@ -199,6 +199,36 @@ fn bad_files_get_one_clear_line() {
 }
 
 #[test]
+fn a_line_may_be_long_but_not_endless() {
+    let limit = 8 << 20;
+    let line = |bytes: usize| {
+        let line = mooncake("0", 600, &[0, 1]);
+        format!("{}{}{}", &line[..line.len() - 1], " ".repeat(bytes - line.len()), "}")
+    };
+    for [before, after] in [["", ""], ["\n\n", "\n"]] {
+        let (_, records, _) = read(format!("{before}{}{after}", line(limit - 1))).unwrap();
+        assert_eq!(records.len(), 1);
+    }
+    let good = mooncake("0", 600, &[0, 1]);
+    let said = "FILE: line 2: the line is longer than 8 MiB; this is no trace with one record a line";
+    check_error(format!("{good}\n{}", line(limit + 1)), said);
+    check_error(format!("{good}\n{}\n{good}", line(3 * limit)), said);
+    check_error(format!("{good}\n{}", "0".repeat(2 * limit)), said);
+    // Blank, and too long all the same.
+    check_error(format!("{good}\n{}", " ".repeat(2 * limit)), said);
+}
+
+/// However the lines fall on the buffer's ends, they are the same lines.
+#[test]
+fn lines_may_end_anywhere() {
+    let lines: Vec<String> =
+        (0..3000).map(|row| format!("{}{}", " ".repeat(row % 97), mooncake("0", 600, &[0, row as u64]))).collect();
+    let (_, records, _) = read(lines.join("\n")).unwrap();
+    let ids: Vec<u64> = records.iter().map(|record| record.blocks[1].0).collect();
+    assert_eq!(ids, (0..3000).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_is_not_a_file_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
     let message = Trace::open(folder.path()).unwrap_err().to_string();

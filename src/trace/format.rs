@@ -39,6 +39,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use chats::ChatArrivals;
+pub(super) use time::CENTURY;
 pub use time::TimeUnit;
 
 /// How a trace is written.
@@ -124,6 +125,11 @@ pub(super) struct Opened {
 /// From one line or element to any number of records.
 pub(super) trait Parse: Send {
     fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError>;
+
+    /// Whether times count from elsewhere than the start of the trace, such as 1970. Then the earliest record begins it.
+    fn counts_from_elsewhere(&self) -> bool {
+        false
+    }
 
     /// The trace is at its end.
     fn finish(&mut self, _out: &mut Batch) -> Result<(), LineError> {

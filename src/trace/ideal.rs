@@ -1,14 +1,14 @@
 //! The best any cache could do: every block ever seen is kept.
 
 use super::record::Record;
-use crate::routing::block::{BlockHash, BlockSize, Namespace};
+use crate::routing::block::{AsItIs, BlockHash, BlockSize, Namespace};
 use serde::Serialize;
 use std::collections::HashSet;
 
 /// One cache for all requests, without end.
 pub struct InfiniteCache {
     block_size: BlockSize,
-    seen: HashSet<BlockHash>,
+    seen: HashSet<BlockHash, AsItIs>,
     total: Reuse,
 }
 
@@ -29,7 +29,7 @@ pub struct Reuse {
 impl InfiniteCache {
     /// An empty cache of `block_size` blocks.
     pub fn new(block_size: BlockSize) -> Self {
-        InfiniteCache { block_size, seen: HashSet::new(), total: Reuse::default() }
+        InfiniteCache { block_size, seen: HashSet::default(), total: Reuse::default() }
     }
 
     /// Looks a prompt up, then keeps all of it.

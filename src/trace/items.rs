@@ -3,6 +3,7 @@
 use super::error::{LineError, TraceError};
 use super::parquet::Rows;
 use super::source::{Bytes, Part, Source, counted, decompressed};
+use memchr::memchr;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,10 @@ pub(super) struct Items {
     /// Instead of a reader's bytes, where the part is a Parquet file.
     rows: Option<Box<Rows>>,
     framing: Framing,
+    /// The item, unless it stands in the reader's buffer.
     item: Vec<u8>,
+    /// How many bytes of the reader's buffer are the item; they are consumed when the next one is asked for.
+    in_buffer: usize,
     /// Of the item, or where it begins. Counted from 1.
     line: u64,
     /// Line feeds in an item of several lines.
@@ -78,6 +82,7 @@ impl Items {
             rows: None,
             framing,
             item: Vec::new(),
+            in_buffer: 0,
             line: 0,
             lines_inside: 0,
             again: false,
@@ -100,7 +105,9 @@ impl Items {
     /// Reads the item that came last again, and from there on whole JSON objects instead of lines.
     pub(super) fn as_objects(&mut self) {
         let rest = std::mem::replace(&mut self.reader, BufReader::new(Box::new(io::empty())));
+        // What stands in the buffer still is there.
         let whole = Cursor::new(std::mem::take(&mut self.item)).chain(rest);
+        self.in_buffer = 0;
         self.reader = BufReader::with_capacity(BUFFER_BYTES, Box::new(whole));
         (self.framing, self.line) = (Framing::Objects, self.line.saturating_sub(1));
     }
@@ -117,7 +124,11 @@ impl Items {
 
     /// Whether the item that came last begins with `magic`, even where it is no text.
     pub(super) fn starts_with(&self, magic: &[u8]) -> bool {
-        self.item.starts_with(magic)
+        self.bytes().starts_with(magic)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.in_buffer > 0 { &self.reader.buffer()[..self.in_buffer] } else { &self.item }
     }
 
     pub(super) fn are_lines(&self) -> bool {
@@ -129,7 +140,7 @@ impl Items {
         if !std::mem::take(&mut self.again) && !self.advance()? {
             return Ok(None);
         }
-        match std::str::from_utf8(&self.item) {
+        match std::str::from_utf8(self.bytes()) {
             // Trimmed here: the item is borrowed.
             Ok(text) => Ok(Some(text.trim())),
             Err(_) => Err(self.error(LineError::Malformed { reason: "the line is not UTF-8 text".to_owned() })),
@@ -205,21 +216,41 @@ impl Items {
         Ok(found)
     }
 
+    /// The next line that is not blank. It is copied only where the buffer ends in it.
     fn read_line(&mut self) -> Result<bool, Stop> {
-        let limit = (LINE_MIB_MAX << 20) as u64;
+        self.reader.consume(std::mem::take(&mut self.in_buffer));
+        self.item.clear();
+        self.line += 1;
         loop {
-            self.item.clear();
-            self.line += 1;
-            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.item)?;
-            if read as u64 == limit {
-                return Err(Stop::Item(LineError::TooLong { limit_mib: LINE_MIB_MAX }));
-            }
-            if read == 0 {
-                return Ok(false);
-            }
-            if !self.item.trim_ascii().is_empty() {
+            let buffer = self.reader.fill_buf()?;
+            let Some(end) = memchr(b'\n', buffer) else {
+                let read = buffer.len();
+                if self.item.len() + read > LINE_MIB_MAX << 20 {
+                    return Err(Stop::Item(LineError::TooLong { limit_mib: LINE_MIB_MAX }));
+                }
+                self.item.extend_from_slice(buffer);
+                self.reader.consume(read);
+                // The last line need not end.
+                if read == 0 && !self.item.trim_ascii().is_empty() {
+                    return Ok(true);
+                } else if read == 0 {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let whole = end + 1;
+            let blank = self.item.trim_ascii().is_empty() && buffer[..end].trim_ascii().is_empty();
+            if self.item.is_empty() && !blank {
+                self.in_buffer = whole;
                 return Ok(true);
             }
+            self.item.extend_from_slice(&buffer[..end]);
+            self.reader.consume(whole);
+            if !blank {
+                return Ok(true);
+            }
+            self.item.clear();
+            self.line += 1;
         }
     }
 

@@ -1,14 +1,14 @@
 //! From a file to records.
 
 use super::error::{LineError, TraceError};
-use super::format::{Batch, ChatArrivals, Format, Opening, Parse, TimeUnit};
+use super::format::{Batch, CENTURY, ChatArrivals, Format, Opening, Parse, TimeUnit};
 use super::items::Items;
 use super::order::Order;
 use super::overlay::{Overlaid, Overlay};
 use super::provenance::Provenance;
 use super::record::Record;
 use super::source::{Bytes, Source};
-use super::tally::Tally;
+use super::tally::{DropReason, Tally};
 use super::tokenize::Tokenizer;
 use super::writer::read_sidecar;
 use crate::routing::block::BlockSize;
@@ -113,6 +113,8 @@ pub struct Records {
     format: Format,
     block_size: BlockSize,
     provenance: Provenance,
+    /// When the first record came, where times count from elsewhere.
+    origin: Option<Duration>,
     last: Duration,
     records: u64,
     ended: bool,
@@ -192,6 +194,7 @@ impl Records {
             format,
             block_size: opened.block_size,
             provenance,
+            origin: None,
             last: Duration::ZERO,
             records: 0,
             ended: false,
@@ -209,7 +212,14 @@ impl Records {
                 }
                 None => self.batch.records.pop_front(),
             };
-            if let Some(record) = ready {
+            if let Some(mut record) = ready {
+                if self.parser.counts_from_elsewhere() {
+                    record.at = record.at.saturating_sub(*self.origin.get_or_insert(record.at));
+                    if record.at >= CENTURY {
+                        self.batch.tally.drop(DropReason::BadTime);
+                        continue;
+                    }
+                }
                 return self.check_order(record).map(Some);
             }
             if self.ended {

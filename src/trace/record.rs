@@ -61,6 +61,11 @@ impl Kind {
     pub fn name(&self) -> &str {
         &self.0
     }
+
+    /// Whether it shares the other's text, as the records of one trace do; else it may still be equal.
+    pub(super) fn is(&self, other: &Kind) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Display for Kind {

@@ -22,12 +22,12 @@ use super::lineage::Lineage;
 use super::provenance::Provenance;
 use super::published::{Published, PublishedFile};
 use super::reader::Records;
-use super::record::Record;
+use super::record::{Kind, Record};
 use super::tally::Tally;
 use crate::routing::block::BlockSize;
 use reuse::ReuseCollector;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// What is in a trace. Serialises to JSON with these field names; the same trace gives the same bytes.
@@ -176,13 +176,14 @@ impl Stats {
             }
         });
         let mut kinds: Vec<KindStats> = kinds
+            .counts
             .into_iter()
-            .map(|(kind, (requests, hits, blocks))| {
+            .map(|(kind, [requests, hits, blocks])| {
                 let hit_ratio = shares.then(|| hits as f64 / blocks.max(1) as f64);
-                KindStats { kind, requests, hit_ratio }
+                KindStats { kind: kind.name().to_owned(), requests, hit_ratio }
             })
             .collect();
-        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.requests));
+        kinds.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.kind.cmp(&b.kind)));
         Ok(Stats {
             file: about.file.to_owned(),
             format: about.format,
@@ -210,8 +211,7 @@ struct Collector {
     session_sizes: Vec<u32>,
     gaps: Vec<f64>,
     turns: [u64; 5],
-    /// Requests, hit blocks and blocks of each kind.
-    kinds: BTreeMap<String, (u64, u64, u64)>,
+    kinds: KindCounts,
     reuse: Option<ReuseCollector>,
 }
 
@@ -225,7 +225,7 @@ impl Collector {
             session_sizes: Vec::new(),
             gaps: Vec::new(),
             turns: [0; 5],
-            kinds: BTreeMap::new(),
+            kinds: KindCounts::default(),
             reuse,
         }
     }
@@ -247,15 +247,31 @@ impl Collector {
         }] += 1;
         let (hits, blocks) = self.reuse.as_mut().map_or((0, 0), |reuse| reuse.add(record, &place));
         if let Some(kind) = &record.kind {
-            // Looked up first: kinds are few, and a new text for each request is dear.
-            if !self.kinds.contains_key(kind.name()) {
-                self.kinds.insert(kind.name().to_owned(), (0, 0, 0));
-            }
-            if let Some((requests, kind_hits, kind_blocks)) = self.kinds.get_mut(kind.name()) {
-                *requests += 1;
-                *kind_hits += hits;
-                *kind_blocks += blocks;
+            self.kinds.add(kind, hits, blocks);
+        }
+    }
+}
+
+/// Requests, hit blocks and blocks of each kind.
+#[derive(Default)]
+struct KindCounts {
+    counts: Vec<(Kind, [u64; 3])>,
+    places: HashMap<Kind, usize>,
+    /// The place of the one that came last: mostly the next one, too.
+    last: usize,
+}
+
+impl KindCounts {
+    fn add(&mut self, kind: &Kind, hits: u64, blocks: u64) {
+        if self.counts.get(self.last).is_none_or(|(last, _)| !last.is(kind)) {
+            self.last = *self.places.entry(kind.clone()).or_insert(self.counts.len());
+            if self.last == self.counts.len() {
+                self.counts.push((kind.clone(), [0; 3]));
             }
         }
+        let [requests, kind_hits, kind_blocks] = &mut self.counts[self.last].1;
+        *requests += 1;
+        *kind_hits += hits;
+        *kind_blocks += blocks;
     }
 }

@@ -5,10 +5,10 @@
 //! repository Azure/AzurePublicDataset (CC BY 4.0); Patel et al., "Splitwise", ISCA 2024; Stojkovic et al., "DynamoLLM",
 //! HPCA 2025; Qiu et al., "ModServe", SoCC 2025.
 
-use super::csv::{Header, Row};
-use super::fields::lengths;
-use super::time::{Origin, civil_nanos};
-use super::{Batch, DropReason, LineError, Opened, Opening, Parse, Provenance, Record, Shape, Spec, block_size};
+use super::csv::Column::{Optional, Required};
+use super::csv::{Columns, request, tokens};
+use super::time::{civil_nanos, since_epoch};
+use super::{Batch, LineError, Opened, Opening, Parse, Provenance, Shape, Spec, block_size};
 use crate::trace::record::Kind;
 
 pub(super) const SPEC: Spec = Spec {
@@ -21,18 +21,12 @@ pub(super) const SPEC: Spec = Spec {
 };
 
 fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
-    let header = Header::new(opening.first);
-    let parser = Parser {
-        time: header.require("TIMESTAMP")?,
-        prompt: header.require("ContextTokens")?,
-        output: header.require("GeneratedTokens")?,
-        images: header.index("NumImages"),
-        kinds: ["text", "image"].map(Kind::new),
-        origin: Origin::default(),
-        row: Row::default(),
-    };
+    let columns =
+        [Required("TIMESTAMP"), Required("ContextTokens"), Required("GeneratedTokens"), Optional("NumImages")];
+    let columns = Columns::find(opening.first, columns)?;
+    let kinds = columns.have(3).then(|| ["text", "image"].map(Kind::new));
     Ok(Opened {
-        parser: Box::new(parser),
+        parser: Box::new(Parser { columns, kinds }),
         block_size: opening.block_size.unwrap_or(block_size(16)),
         provenance: Provenance::none(),
         header: true,
@@ -40,31 +34,25 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
 }
 
 struct Parser {
-    time: usize,
-    prompt: usize,
-    output: usize,
-    images: Option<usize>,
-    kinds: [Kind; 2],
-    origin: Origin,
-    row: Row,
+    columns: Columns<4>,
+    /// Without and with images, where the trace tells.
+    kinds: Option<[Kind; 2]>,
 }
 
 impl Parse for Parser {
     fn parse(&mut self, line: &str, out: &mut Batch) -> Result<(), LineError> {
-        self.row.split(line)?;
-        let lengths = lengths(self.row.tokens(line, self.prompt)?, self.row.tokens(line, self.output)?);
-        let kind = match self.images {
-            Some(images) => Some(self.kinds[usize::from(self.row.tokens(line, images)? > 0)].clone()),
+        let [time, prompt, output, images] = self.columns.cells(line)?;
+        let kind = match &self.kinds {
+            Some(kinds) => Some(kinds[usize::from(tokens(images)? > 0)].clone()),
             None => None,
         };
-        let nanos = civil_nanos(self.row.cell(line, self.time)?);
-        match (lengths, nanos.and_then(|nanos| self.origin.since_first(nanos))) {
-            (Ok((prompt_tokens, output_tokens)), Some(at)) => {
-                out.keep(Record { at, prompt_tokens, output_tokens, kind, ..Record::default() });
-            }
-            (Err(reason), _) => out.drop(reason),
-            (Ok(_), None) => out.drop(DropReason::BadTime),
+        if let Some(record) = request(civil_nanos(time).and_then(since_epoch), prompt, output, out)? {
+            out.keep(super::Record { kind, ..record });
         }
         Ok(())
+    }
+
+    fn counts_from_elsewhere(&self) -> bool {
+        true
     }
 }

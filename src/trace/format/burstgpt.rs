@@ -4,12 +4,11 @@
 //! name. A request without response tokens failed. The log type becomes the kind. Only conversations have a session id.
 //! Source: the repository HPMLL/BurstGPT (CC BY 4.0); Wang et al., "BurstGPT", KDD 2025.
 
-use super::csv::{Header, Row};
-use super::fields::{lengths, name_number};
-use super::time::{Origin, nanos};
-use super::{
-    Batch, DropReason, LineError, Opened, Opening, Parse, Provenance, Record, Shape, Spec, TimeUnit, block_size,
-};
+use super::csv::Column::{Optional, Required};
+use super::csv::{Columns, request};
+use super::fields::name_number;
+use super::time::{nanos, since_epoch};
+use super::{Batch, LineError, Opened, Opening, Parse, Provenance, Shape, Spec, TimeUnit, block_size};
 use crate::trace::record::Kinds;
 
 pub(super) const SPEC: Spec = Spec {
@@ -22,20 +21,18 @@ pub(super) const SPEC: Spec = Spec {
 };
 
 fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
-    let header = Header::new(opening.first);
-    let parser = Parser {
-        time: header.require("Timestamp")?,
-        session: header.index("Session ID"),
-        prompt: header.require("Request tokens")?,
-        output: header.require("Response tokens")?,
-        kind: header.require("Log Type")?,
-        unit: opening.unit,
-        origin: Origin::default(),
-        kinds: Kinds::default(),
-        row: Row::default(),
-    };
+    let columns = Columns::find(
+        opening.first,
+        [
+            Required("Timestamp"),
+            Required("Request tokens"),
+            Required("Response tokens"),
+            Required("Log Type"),
+            Optional("Session ID"),
+        ],
+    )?;
     Ok(Opened {
-        parser: Box::new(parser),
+        parser: Box::new(Parser { columns, unit: opening.unit, kinds: Kinds::default() }),
         block_size: opening.block_size.unwrap_or(block_size(16)),
         provenance: Provenance::none(),
         header: true,
@@ -43,40 +40,24 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
 }
 
 struct Parser {
-    time: usize,
-    session: Option<usize>,
-    prompt: usize,
-    output: usize,
-    kind: usize,
+    columns: Columns<5>,
     unit: TimeUnit,
-    origin: Origin,
     kinds: Kinds,
-    row: Row,
 }
 
 impl Parse for Parser {
     fn parse(&mut self, line: &str, out: &mut Batch) -> Result<(), LineError> {
-        let row = &mut self.row;
-        row.split(line)?;
-        let lengths = lengths(row.tokens(line, self.prompt)?, row.tokens(line, self.output)?);
-        let (prompt_tokens, output_tokens) = match lengths {
-            Ok(lengths) => lengths,
-            Err(reason) => {
-                out.drop(reason);
-                return Ok(());
-            }
-        };
-        let nanos = nanos(row.cell(line, self.time)?, self.unit);
-        let Some(at) = nanos.and_then(|nanos| self.origin.since_first(nanos)) else {
-            out.drop(DropReason::BadTime);
-            return Ok(());
-        };
-        let session = match self.session {
-            Some(session) => Some(row.cell(line, session)?).filter(|id| !id.is_empty()).map(name_number),
-            None => None,
-        };
-        let kind = Some(self.kinds.get(row.cell(line, self.kind)?));
-        out.keep(Record { at, prompt_tokens, output_tokens, session, kind, ..Record::default() });
+        let [time, prompt, output, kind, session] = self.columns.cells(line)?;
+        let at = nanos(time, self.unit).and_then(since_epoch);
+        if let Some(mut record) = request(at, prompt, output, out)? {
+            record.session = (!session.is_empty()).then(|| name_number(session));
+            record.kind = Some(self.kinds.get(kind));
+            out.keep(record);
+        }
         Ok(())
+    }
+
+    fn counts_from_elsewhere(&self) -> bool {
+        true
     }
 }

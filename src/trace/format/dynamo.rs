@@ -34,7 +34,12 @@ pub(super) const EXTENSIONS: &[&str] = &[
     "delay",
     "delay_ms",
     "input_tokens",
+    "output_tokens",
+    "output_token_ids",
     "created_time",
+    "priority",
+    "strict_priority",
+    "policy_class",
     "text_input",
     "messages",
     "payload",
@@ -82,7 +87,7 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
 struct Parser {
     block_size: BlockSize,
     unit: TimeUnit,
-    /// Ids are known only inside a session.
+    /// Ids are known only inside a play, or a session where there is none.
     local: bool,
     has_ids: bool,
     /// When each session had its last request.
@@ -91,8 +96,9 @@ struct Parser {
 
 #[derive(Deserialize)]
 struct Line {
-    #[serde(alias = "play_id")]
     session_id: Option<Id>,
+    /// Of the agentic edition: several sessions that belong together.
+    play_id: Option<Id>,
     #[serde(alias = "input_tokens")]
     input_length: Option<i64>,
     #[serde(alias = "output_tokens")]
@@ -104,15 +110,9 @@ struct Line {
     delay: Option<Value>,
 }
 
-/// Rows of the agentic edition have both a play and a session.
-#[derive(Deserialize)]
-struct Agentic {
-    play_id: Option<Id>,
-}
-
 impl Parser {
     /// Sessions remembered for their delays: 1 MiB of them.
-    const SESSIONS_MAX: usize = 1 << 16;
+    const SESSIONS_MAX: usize = 1 << 14;
 
     /// When a row comes: as it says, or so long after the session's last one.
     fn nanos(&mut self, line: &Line, session: Option<u64>) -> Option<i128> {
@@ -135,16 +135,11 @@ impl Parser {
 
 impl Parse for Parser {
     fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError> {
-        // A play names the scope where there is one; serde takes either name once only.
-        let play = match item.contains("\"play_id\"") {
-            true => from_json::<Agentic>(SPEC.name, item)?.play_id,
-            false => None,
-        };
-        let line: Line = match play {
-            Some(_) => from_json(SPEC.name, &item.replacen("\"session_id\"", "\"inner_session_id\"", 1))?,
-            None => from_json(SPEC.name, item)?,
-        };
-        let session = play.as_ref().or(line.session_id.as_ref()).map(Id::number);
+        let line: Line = from_json(SPEC.name, item)?;
+        let (session, play) = (line.session_id.as_ref().map(Id::number), line.play_id.as_ref().map(Id::number));
+        // A play has its own sessions and its own ids.
+        let session = session.map(|session| play.map_or(session, |play| scoped(play, session).0)).or(play);
+        let scope = play.or(session);
         let Some(input_length) = line.input_length else {
             return Err(LineError::NeedsTokenizer { format: SPEC.name });
         };
@@ -164,8 +159,8 @@ impl Parse for Parser {
             let miscounted = check_ids(SPEC.name, self.block_size, ids.len(), prompt_tokens)?;
             out.tally.miscounted_ids += u64::from(miscounted);
         }
-        let name = |id: &Id| match session.filter(|_| self.local) {
-            Some(session) => scoped(session, id.number()),
+        let name = |id: &Id| match scope.filter(|_| self.local) {
+            Some(scope) => scoped(scope, id.number()),
             None => ContentHash(id.number()),
         };
         let mut blocks: Vec<ContentHash> = ids.iter().map(name).collect();

@@ -1,10 +1,11 @@
 //! Dynamo request traces: one event a line, perhaps wrapped in `event`; those of finished requests say what to replay.
 //!
-//! Other events, such as the ends of tool calls, are no requests and are passed over. Source: the repository
-//! ai-dynamo/dynamo (Apache-2.0), schema `dynamo.request.trace.v1`.
+//! An event is written when its request ends, so requests that came earlier may stand later. One with a session's headers says
+//! in `agent_context` which session. Other events, such as the ends of tool calls, are no requests and are passed over.
+//! Source: the repository ai-dynamo/dynamo (Apache-2.0), page "Request Replay Tracing", schema `dynamo.request.trace.v1`.
 
 use super::fields::{Id, from_json, lengths};
-use super::time::{Origin, json_nanos};
+use super::time::{json_nanos, since_epoch};
 use super::{
     Batch, DropReason, LineError, Opened, Opening, Parse, Provenance, Record, Shape, Spec, TimeUnit, block_size,
 };
@@ -34,14 +35,13 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
     let said = said.map(BlockSize::new).transpose();
     let said = said.map_err(|error| LineError::Malformed { reason: error.to_string() })?;
     let block_size = opening.block_size.or(said).unwrap_or(block_size(16));
-    let parser = Box::new(Parser { block_size, unit: opening.unit, origin: Origin::default() });
+    let parser = Box::new(Parser { block_size, unit: opening.unit });
     Ok(Opened { parser, block_size, provenance: Provenance::Real, header: false })
 }
 
 struct Parser {
     block_size: BlockSize,
     unit: TimeUnit,
-    origin: Origin,
 }
 
 #[derive(Deserialize)]
@@ -53,20 +53,23 @@ struct Line {
 
 #[derive(Deserialize)]
 struct Event {
-    #[serde(alias = "event_type", alias = "type")]
-    event: Option<String>,
-    #[serde(alias = "event_time_unix_ms", alias = "timestamp", alias = "time_ms")]
-    timestamp_ms: Option<Value>,
+    event_type: Option<String>,
+    event_time_unix_ms: Option<Value>,
+    /// Only of requests that came with a session's headers.
+    agent_context: Option<AgentContext>,
     request: Option<Request>,
 }
 
 #[derive(Deserialize)]
-struct Request {
+struct AgentContext {
     session_id: Option<Id>,
-    #[serde(alias = "request_received_ms", alias = "received_ms", alias = "arrival_ms")]
-    received_at_ms: Option<Value>,
-    #[serde(default, alias = "output_tokens")]
-    output_length: i64,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    request_received_ms: Option<Value>,
+    #[serde(default)]
+    output_tokens: i64,
     replay: Option<Replay>,
 }
 
@@ -81,11 +84,7 @@ impl Line {
     fn into_event(self) -> Option<Event> {
         let event = match self.event {
             Some(Value::Object(event)) => event,
-            Some(name) => {
-                let mut plain = self.plain;
-                plain.insert("event".to_owned(), name);
-                plain
-            }
+            Some(_) => return None,
             None => self.plain,
         };
         serde_json::from_value(Value::Object(event)).ok()
@@ -98,10 +97,10 @@ impl Parse for Parser {
         let Some(event) = line.into_event() else {
             return Err(LineError::Malformed { reason: format!("not a {} record: no event in it", SPEC.name) });
         };
-        let Some(Request { session_id, received_at_ms, output_length, replay: Some(replay) }) = event.request else {
+        let Some(Request { request_received_ms, output_tokens, replay: Some(replay) }) = event.request else {
             return Ok(());
         };
-        if event.event.as_deref().is_some_and(|name| name != "request_end") {
+        if event.event_type.as_deref() != Some("request_end") {
             return Ok(());
         }
         if replay.trace_block_size != self.block_size.tokens() {
@@ -112,18 +111,22 @@ impl Parse for Parser {
             );
             return Err(LineError::Malformed { reason });
         }
-        let time = received_at_ms.or(event.timestamp_ms).and_then(|time| json_nanos(&time, self.unit));
-        match (lengths(replay.input_length, output_length), time.and_then(|time| self.origin.since_first(time))) {
+        let time = request_received_ms.or(event.event_time_unix_ms).and_then(|time| json_nanos(&time, self.unit));
+        match (lengths(replay.input_length, output_tokens), time.and_then(since_epoch)) {
             (Ok((prompt_tokens, output_tokens)), Some(at)) => {
                 let mut blocks: Vec<_> =
                     replay.input_sequence_hashes.iter().map(|id| ContentHash(id.number())).collect();
                 blocks.truncate(self.block_size.touched_blocks(prompt_tokens) as usize);
-                let session = session_id.as_ref().map(Id::number);
+                let session = event.agent_context.and_then(|context| context.session_id).as_ref().map(Id::number);
                 out.keep(Record { at, prompt_tokens, output_tokens, blocks, session, ..Record::default() });
             }
             (Err(reason), _) => out.drop(reason),
             (Ok(_), None) => out.drop(DropReason::BadTime),
         }
         Ok(())
+    }
+
+    fn counts_from_elsewhere(&self) -> bool {
+        true
     }
 }

@@ -4,7 +4,7 @@
 //! makes: ratios of blocks are exact, ratios of tokens are not. Source: the repository LMCache/LMBench.
 
 use super::fields::{Id, from_json, lengths};
-use super::time::{Origin, json_nanos};
+use super::time::{json_nanos, since_epoch};
 use super::{
     Batch, DropReason, LineError, Opened, Opening, Parse, Provenance, Record, Shape, Spec, TimeUnit, block_size,
 };
@@ -28,14 +28,11 @@ fn fits(fields: &Map<String, Value>) -> bool {
 
 fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
     let block_size = opening.block_size.unwrap_or(block_size(32));
-    let parser = Box::new(Parser { unit: opening.unit, origin: Origin::default() });
+    let parser = Box::new(Parser(opening.unit));
     Ok(Opened { parser, block_size, provenance: Provenance::Real, header: false })
 }
 
-struct Parser {
-    unit: TimeUnit,
-    origin: Origin,
-}
+struct Parser(TimeUnit);
 
 #[derive(Deserialize)]
 struct Line {
@@ -48,7 +45,7 @@ struct Line {
 impl Parse for Parser {
     fn parse(&mut self, item: &str, out: &mut Batch) -> Result<(), LineError> {
         let line: Line = from_json(SPEC.name, item)?;
-        let at = json_nanos(&line.timestamp, self.unit).and_then(|nanos| self.origin.since_first(nanos));
+        let at = json_nanos(&line.timestamp, self.0).and_then(since_epoch);
         match (lengths(line.input_length, line.output_length), at) {
             (Ok((prompt_tokens, output_tokens)), Some(at)) => {
                 let blocks = line.hash_ids.iter().map(|id| ContentHash(id.number())).collect();
@@ -58,5 +55,9 @@ impl Parse for Parser {
             (Ok(_), None) => out.drop(DropReason::BadTime),
         }
         Ok(())
+    }
+
+    fn counts_from_elsewhere(&self) -> bool {
+        true
     }
 }

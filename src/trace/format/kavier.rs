@@ -4,7 +4,8 @@
 //! example start over in every session, so lines are put in order. A last column without a name is ignored. Source: the
 //! package kavier 0.5.3 (MIT); arXiv 2605.25247.
 
-use super::csv::{Header, Row};
+use super::csv::Column::{Optional, Required};
+use super::csv::{Columns, tokens};
 use super::fields::{Id, from_json, lengths, name_number, token_blocks};
 use super::time::{duration, json_nanos, nanos};
 use super::{
@@ -28,21 +29,19 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
     if opening.first.starts_with('{') {
         return rows(opening);
     }
-    let header = Header::new(opening.first);
-    let tokens = header.index("input_tokens");
+    let columns = [
+        Required("ts"),
+        Required("num_input_tokens"),
+        Required("num_output_tokens"),
+        Optional("session_id"),
+        Optional("turn_id"),
+        Optional("input_tokens"),
+    ];
+    let columns = Columns::find(opening.first, columns)?;
+    let has_tokens = columns.have(5);
     let block_size = opening.block_size.unwrap_or(block_size(16));
-    let parser = Parser {
-        time: header.require("ts")?,
-        prompt: header.require("num_input_tokens")?,
-        output: header.require("num_output_tokens")?,
-        session: header.index("session_id"),
-        turn: header.index("turn_id"),
-        tokens,
-        block_size,
-        unit: opening.unit,
-        row: Row::default(),
-    };
-    let provenance = if tokens.is_some() { Provenance::Real } else { Provenance::none() };
+    let parser = Parser { columns, has_tokens, block_size, unit: opening.unit };
+    let provenance = if has_tokens { Provenance::Real } else { Provenance::none() };
     Ok(Opened { parser: Box::new(parser), block_size, provenance, header: true })
 }
 
@@ -55,15 +54,10 @@ fn rows(opening: &Opening<'_>) -> Result<Opened, LineError> {
 }
 
 struct Parser {
-    time: usize,
-    prompt: usize,
-    output: usize,
-    session: Option<usize>,
-    turn: Option<usize>,
-    tokens: Option<usize>,
+    columns: Columns<6>,
+    has_tokens: bool,
     block_size: BlockSize,
     unit: TimeUnit,
-    row: Row,
 }
 
 /// Of Parquet. Lists of tokens there are Marconi's; here they are texts, as in the CSV.
@@ -119,16 +113,13 @@ impl Cells<'_> {
 
 impl Parse for Parser {
     fn parse(&mut self, line: &str, out: &mut Batch) -> Result<(), LineError> {
-        self.row.split(line)?;
-        let row = &self.row;
-        let cell = |column: Option<usize>| column.map(|column| row.cell(line, column)).transpose();
-        let session = cell(self.session)?.filter(|id| !id.is_empty());
+        let [time, prompt, output, session, turn, list] = self.columns.cells(line)?;
         let cells = Cells {
-            lengths: (row.tokens(line, self.prompt)?, row.tokens(line, self.output)?),
-            nanos: nanos(row.cell(line, self.time)?, self.unit),
-            tokens: cell(self.tokens)?,
-            session: session.map(|id| id.parse().unwrap_or_else(|_| name_number(id))),
-            turn: cell(self.turn)?.and_then(|turn| turn.parse().ok()),
+            lengths: (tokens(prompt)?, tokens(output)?),
+            nanos: nanos(time, self.unit),
+            tokens: self.has_tokens.then_some(list),
+            session: (!session.is_empty()).then(|| session.parse().unwrap_or_else(|_| name_number(session))),
+            turn: turn.parse().ok(),
         };
         cells.take(self.block_size, out)
     }

@@ -56,7 +56,23 @@ impl TimeUnit {
 }
 
 /// A decimal number of `unit`, exact to the nanosecond, of a tenth of which the rest is cut off.
+#[inline]
 pub(super) fn nanos(text: &str, unit: TimeUnit) -> Option<i128> {
+    // As nearly all are written: few enough digits for a word, and no sign.
+    let mut whole = 0_u64;
+    let mut digits = 0;
+    for byte in text.bytes() {
+        match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 if digits < 19 => whole = whole * 10 + u64::from(digit),
+            _ => return decimal_nanos(text, unit),
+        }
+        digits += 1;
+    }
+    if digits == 0 { None } else { Some(i128::from(whole) * unit.nanos()) }
+}
+
+/// The same of any decimal number.
+fn decimal_nanos(text: &str, unit: TimeUnit) -> Option<i128> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -69,11 +85,17 @@ pub(super) fn nanos(text: &str, unit: TimeUnit) -> Option<i128> {
         return scientific(text, unit);
     }
     let mut nanos = whole.bytes().fold(0, |sum, digit| sum * 10 + i128::from(digit - b'0')) * unit.nanos();
-    let mut place = unit.nanos();
+    // A unit has a power of ten of nanoseconds, and few enough for a word.
+    let mut place = unit.nanos() as u64;
+    let mut rest = 0;
     for digit in fraction.bytes() {
         place /= 10;
-        nanos += i128::from(digit - b'0') * place;
+        if place == 0 {
+            break;
+        }
+        rest += u64::from(digit - b'0') * place;
     }
+    nanos += i128::from(rest);
     Some(if negative { -nanos } else { nanos })
 }
 
@@ -92,26 +114,18 @@ pub(super) fn json_nanos(value: &Value, unit: TimeUnit) -> Option<i128> {
     }
 }
 
-/// Times counted from the first one, for traces that count from elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Origin {
-    first_nanos: Option<i128>,
+/// A time of a trace that counts from elsewhere, such as 1970; `None` when it is before that or centuries after.
+#[inline]
+pub(super) fn since_epoch(nanos: i128) -> Option<Duration> {
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-impl Origin {
-    /// How long after the first time this is; `None` when it is before it or centuries after.
-    pub(super) fn since_first(&mut self, nanos: i128) -> Option<Duration> {
-        let first = *self.first_nanos.get_or_insert(nanos);
-        // Far enough from any end of the types to be added to.
-        duration(nanos.saturating_sub(first))
-    }
-}
+/// Longer than any trace: a time so long after the first is damage.
+pub(in crate::trace) const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// A time since the start; `None` when it is negative or more than a century.
 pub(super) fn duration(nanos: i128) -> Option<Duration> {
-    const CENTURY_SECONDS: u64 = 100 * 366 * 86_400;
-    let nanos = u64::try_from(nanos).ok()?;
-    (nanos / 1_000_000_000 < CENTURY_SECONDS).then(|| Duration::from_nanos(nanos))
+    since_epoch(nanos).filter(|&at| at < CENTURY)
 }
 
 /// `2023-11-16 18:17:03.9799600`, `2024-05-10 00:00:00+00:00` and `2024-10-15T12:00:05.819Z` as nanoseconds since 1970.

@@ -2,12 +2,10 @@
 //!
 //! Source: the repository microsoft/vidur; Agrawal et al., "Vidur", MLSys 2024.
 
-use super::csv::{Header, Row};
-use super::fields::lengths;
+use super::csv::Column::Required;
+use super::csv::{Columns, request};
 use super::time::{duration, nanos};
-use super::{
-    Batch, DropReason, LineError, Opened, Opening, Parse, Provenance, Record, Shape, Spec, TimeUnit, block_size,
-};
+use super::{Batch, LineError, Opened, Opening, Parse, Provenance, Shape, Spec, TimeUnit, block_size};
 
 pub(super) const SPEC: Spec = Spec {
     name: "Vidur",
@@ -19,16 +17,9 @@ pub(super) const SPEC: Spec = Spec {
 };
 
 fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
-    let header = Header::new(opening.first);
-    let parser = Parser {
-        time: header.require("arrived_at")?,
-        prompt: header.require("num_prefill_tokens")?,
-        output: header.require("num_decode_tokens")?,
-        unit: opening.unit,
-        row: Row::default(),
-    };
+    let columns = [Required("arrived_at"), Required("num_prefill_tokens"), Required("num_decode_tokens")];
     Ok(Opened {
-        parser: Box::new(parser),
+        parser: Box::new(Parser { columns: Columns::find(opening.first, columns)?, unit: opening.unit }),
         block_size: opening.block_size.unwrap_or(block_size(16)),
         provenance: Provenance::none(),
         header: true,
@@ -36,24 +27,16 @@ fn open(opening: &Opening<'_>) -> Result<Opened, LineError> {
 }
 
 struct Parser {
-    time: usize,
-    prompt: usize,
-    output: usize,
+    columns: Columns<3>,
     unit: TimeUnit,
-    row: Row,
 }
 
 impl Parse for Parser {
     fn parse(&mut self, line: &str, out: &mut Batch) -> Result<(), LineError> {
-        self.row.split(line)?;
-        let lengths = lengths(self.row.tokens(line, self.prompt)?, self.row.tokens(line, self.output)?);
-        let at = nanos(self.row.cell(line, self.time)?, self.unit).and_then(duration);
-        match (lengths, at) {
-            (Ok((prompt_tokens, output_tokens)), Some(at)) => {
-                out.keep(Record { at, prompt_tokens, output_tokens, ..Record::default() });
-            }
-            (Err(reason), _) => out.drop(reason),
-            (Ok(_), None) => out.drop(DropReason::BadTime),
+        let [time, prompt, output] = self.columns.cells(line)?;
+        let at = nanos(time, self.unit).and_then(duration);
+        if let Some(record) = request(at, prompt, output, out)? {
+            out.keep(record);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod demo;
 mod events;
+mod instances;
 mod load;
 mod man;
 mod metrics;
@@ -53,6 +54,7 @@ enum Command {
     Load(Box<load::Load>),
     Trace(trace::Trace),
     Route(route::Route),
+    Instances(instances::Instances),
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
@@ -72,6 +74,7 @@ impl Cli {
             Command::Load(load) => load.run(),
             Command::Trace(trace) => trace.run(),
             Command::Route(route) => route.run(),
+            Command::Instances(instances) => instances.run(),
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),

@@ -150,6 +150,34 @@ pub struct Instance {
     pub kv_events: Option<KvEvents>,
 }
 
+/// An instance as someone names it who is not the file: checked as the file's are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// As in [`Instance`].
+    pub name: String,
+    /// As in [`Instance`].
+    pub url: String,
+    /// As in [`Instance`].
+    pub model: String,
+    /// As in [`Instance`].
+    pub inference_url: Option<String>,
+    /// How many ranks are behind its URL.
+    pub data_parallel_ranks: Option<u32>,
+    /// Where it publishes cache events: `tcp://host:port`.
+    pub kv_events_endpoint: Option<String>,
+    /// Where what it published before can be asked for.
+    pub kv_events_replay_endpoint: Option<String>,
+    /// The topic that it publishes under.
+    pub kv_events_topic: Option<String>,
+}
+
+impl Named {
+    /// The instance, or one for each rank; the error holds every problem that was found.
+    pub fn check(self) -> Result<Vec<Instance>, Invalid> {
+        check::named(self)
+    }
+}
+
 /// What requests are forwarded in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

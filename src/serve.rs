@@ -4,15 +4,19 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! Absent on purpose: discovery of instances other than the configured list.
+//! The configured instances and those that are registered later join and leave by one way, `fleet`, and are watched the same.
+//!
+//! Absent on purpose: discovery of instances other than the configured and the registered ones.
 
 mod app;
 mod clock;
 mod core;
+mod fleet;
 mod health;
 mod ingress;
 mod journal;
 mod members;
+mod news;
 mod protobuf;
 mod recorder;
 mod status;

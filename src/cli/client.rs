@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use crate::serve::proto::router_client::RouterClient;
-use crate::serve::proto::{CompleteRequest, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
+use crate::serve::proto::{CompleteRequest, ExplainResponse, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -89,6 +89,11 @@ impl Client {
         Ok(self.router.route(request).await.map_err(refused)?.into_inner())
     }
 
+    /// Asks why a prompt would go where it would go. Nothing is booked.
+    pub async fn explain(&mut self, request: RouteRequest) -> Result<ExplainResponse> {
+        Ok(self.router.explain(request).await.map_err(refused)?.into_inner())
+    }
+
     /// Gives a booking back.
     pub async fn abandon(&mut self, routed: &RouteResponse) -> Result<()> {
         self.end(routed, Outcome::Abandoned, 0).await
@@ -148,6 +153,6 @@ impl Client {
 }
 
 /// What the router said, without the transport's wrapping.
-fn refused(status: tonic::Status) -> anyhow::Error {
+pub(super) fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow!("the router refused: {} ({:?})", status.message(), status.code())
 }

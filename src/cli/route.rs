@@ -1,7 +1,10 @@
 //! `warmpath route`.
 
 use super::client::{Client, Prompt};
+use super::instances::knowledge;
+use crate::serve::proto::{Barred, ExplainResponse, RouteRequest};
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
 
@@ -13,6 +16,11 @@ use std::time::Instant;
 /// Example:
 ///
 ///   warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --send
+///   warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --explain
+///
+/// With --explain: what every instance has cached, has to do and would cost, or
+/// why it may not take the prompt; the chosen one is marked by *. Nothing is
+/// booked.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Route {
@@ -31,6 +39,12 @@ pub(super) struct Route {
     /// Tokens to generate with --send.
     #[arg(long, value_name = "N", default_value_t = 16, requires = "send")]
     max_tokens: u32,
+    /// Tell why instead: every instance, as it is weighed.
+    #[arg(long, conflicts_with = "send")]
+    explain: bool,
+    /// With --explain: print JSON, an instance a line.
+    #[arg(long, requires = "explain")]
+    json: bool,
 }
 
 impl Route {
@@ -41,6 +55,10 @@ impl Route {
 
     async fn route(self) -> Result<()> {
         let mut client = Client::connect(self.router).await?;
+        if self.explain {
+            let request = RouteRequest { model: self.model, token_ids: self.token_ids, ..RouteRequest::default() };
+            return explain(&client.explain(request).await?, self.json);
+        }
         let prompt = Prompt { model: self.model, tokens: self.token_ids, output_tokens: self.max_tokens };
         let mut out = std::io::stdout().lock();
         let began = Instant::now();
@@ -69,4 +87,49 @@ impl Route {
         }
         Ok(())
     }
+}
+
+fn explain(explained: &ExplainResponse, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if !json {
+        writeln!(out, "{} prompt tokens, by {}:", explained.prompt_tokens, explained.policy)?;
+    }
+    for one in &explained.instances {
+        let chosen = one.name == explained.chosen;
+        let barred = match one.barred() {
+            Barred::Unspecified => None,
+            Barred::Down => Some("down"),
+            Barred::Draining => Some("draining"),
+            Barred::NotAllowed => Some("not allowed"),
+        };
+        let load = one.load.unwrap_or_default();
+        if json {
+            let line = json!({
+                "instance": one.name, "chosen": chosen, "barred": barred, "overlap_tokens": one.overlap_tokens,
+                "cost": one.cost, "prefill_seconds": one.prefill_seconds, "knowledge": knowledge(one.knowledge()),
+                "prefill_requests": load.prefill_requests, "prefill_wait_seconds": load.prefill_wait_seconds,
+                "decode_requests": load.decode_requests,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let weighed = match (barred, one.cost, one.prefill_seconds) {
+            (Some(barred), _, _) => format!("may not take it: {barred}"),
+            (None, Some(cost), _) => format!("cost {cost:.4}"),
+            (None, None, Some(seconds)) => format!("prefill {seconds:.3} s"),
+            (None, None, None) => String::new(),
+        };
+        writeln!(
+            out,
+            "{} {}: {} tokens cached ({}), {} in prefill for {:.3} s, {} in decode; {weighed}",
+            if chosen { '*' } else { ' ' },
+            one.name,
+            one.overlap_tokens,
+            knowledge(one.knowledge()),
+            load.prefill_requests,
+            load.prefill_wait_seconds,
+            load.decode_requests,
+        )?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Server, Tokenizer, Watch};
+use super::{Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Named, Server, Tokenizer, Watch};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId, TierWeights};
@@ -31,6 +31,45 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
         Err(Invalid { problems: check.problems })
     }
 }
+
+/// One instance that is not in a file.
+pub(super) fn named(named: Named) -> Result<Vec<Instance>, Invalid> {
+    let mut check = Check { problems: Vec::new() };
+    for (field, value) in [("name", &named.name), ("url", &named.url), ("model", &named.model)] {
+        if value.len() > NAME_BYTES_MAX {
+            check.problem(&format!("instance.{field}"), "is too long", "write 1024 bytes at most");
+        }
+    }
+    if named.data_parallel_ranks.is_some_and(|ranks| ranks as usize > InstanceId::LIMIT) {
+        let what = format!("there are more than {}", InstanceId::LIMIT);
+        check.problem("instance.data_parallel_ranks", what, RANKS);
+    }
+    if !check.problems.is_empty() {
+        return Err(Invalid { problems: check.problems });
+    }
+    let given = |text: Option<String>| text.map(Leaf::Value);
+    let is_subscribed = named.kv_events_endpoint.is_some()
+        || named.kv_events_replay_endpoint.is_some()
+        || named.kv_events_topic.is_some();
+    let kv_events = is_subscribed.then(|| raw::KvEvents {
+        endpoint: given(named.kv_events_endpoint),
+        listen: None,
+        replay_endpoint: given(named.kv_events_replay_endpoint),
+        topic: given(named.kv_events_topic),
+    });
+    let raw = raw::Instance {
+        name: given(Some(named.name)),
+        url: given(Some(named.url)),
+        inference_url: given(named.inference_url),
+        model: given(Some(named.model)),
+        data_parallel_ranks: named.data_parallel_ranks.map(Leaf::Value),
+        kv_events,
+    };
+    let instances = check.ranks("instance", raw);
+    if check.problems.is_empty() { Ok(instances) } else { Err(Invalid { problems: check.problems }) }
+}
+
+const NAME_BYTES_MAX: usize = 1024;
 
 /// The problems found so far. Where one is found the default stands in, only so that the checks can go on.
 struct Check {

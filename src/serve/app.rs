@@ -1,6 +1,7 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::{Core, RegisterError};
+use super::fleet::{self, Fleet};
 use super::ingress::{admin, grpc, http, observed, vllm};
 use super::journal;
 use super::proto;
@@ -9,9 +10,7 @@ use super::recorder::{RecorderError, Recording};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::{Limits, Upstream};
-use super::watch::{health, kv_events, load};
-use crate::config::{Config, Http, Instance, Protocol};
-use crate::routing::{InstanceId, Knowledge};
+use crate::config::{Config, Http};
 use axum::serve::ListenerExt;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -130,11 +129,12 @@ impl App {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
 
-        let service =
-            RouterServer::new(grpc::Service::new(Arc::clone(&core))).max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
+        let service = RouterServer::new(grpc::Service::new(Arc::clone(&core), Arc::clone(&tokenizers)))
+            .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
         let Http { retries_max, head_max, idle_max, .. } = config.http;
         let limits = Limits { retries_max, head: head_max, idle: idle_max };
         let upstream = Upstream::new(Arc::clone(&core), limits);
+        let (fleet, starts) = Fleet::new(&config, &core, &upstream, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
             upstream: Arc::clone(&upstream),
@@ -160,12 +160,13 @@ impl App {
         });
         let http = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("http", async move { http.await });
-        let admin = axum::serve(admin.listener, admin::routes(Arc::clone(&core)))
+        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), fleet));
+        let admin = axum::serve(admin.listener, routes.into_make_service_with_connect_info::<SocketAddr>())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("admin", async move { admin.await });
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
         tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
-        watch(&config, &core, &upstream, &mut tasks, &stop);
+        tasks.spawn("fleet", fleet::keep(starts, stop.clone(), DRAIN_MAX));
 
         let failed = tokio::select! {
             () = shutdown => None,
@@ -215,56 +216,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-}
-
-/// One subscriber for each instance that publishes cache events, one who looks whether it is there, and one for each URL of
-/// the OpenAI API who looks how loaded the instances there are.
-fn watch(config: &Config, core: &Arc<Core>, upstream: &Arc<Upstream>, tasks: &mut Tasks, stop: &CancellationToken) {
-    // The ranks behind one URL stand one after another.
-    let mut by_url: Vec<(&str, Vec<InstanceId>)> = Vec::new();
-    for (position, instance) in config.instances.iter().enumerate() {
-        let id = InstanceId(u16::try_from(position).expect("the instance joined the fleet under this id"));
-        if let Some(interval) = config.health.interval {
-            let task = health::watch(Arc::clone(core), Arc::clone(upstream), id, interval, stop.clone());
-            tasks.spawn(format!("health {}", instance.name), task);
-        }
-        if let Some((source, joined)) = event_source(config, instance, core, upstream, id) {
-            let feed = kv_events::Feed::new(Arc::clone(core), id, joined);
-            let task = kv_events::subscribe(feed, source, kv_events::Limits::default(), stop.clone());
-            tasks.spawn(format!("kv_events {}", instance.name), task);
-        }
-        if instance.address(Protocol::OpenAi).is_none() {
-            continue;
-        }
-        match by_url.last_mut() {
-            Some((url, ids)) if *url == instance.url => ids.push(id),
-            Some(_) | None => by_url.push((&instance.url, vec![id])),
-        }
-    }
-    if let Some(intervals) = config.watch.load {
-        for (url, ids) in by_url {
-            let task = load::watch(Arc::clone(core), Arc::clone(upstream), ids, intervals, stop.clone());
-            tasks.spawn(format!("load {url}"), task);
-        }
-    }
-}
-
-/// Where an instance's cache events come from, if from anywhere, and what is known of its cache until they do.
-fn event_source(
-    config: &Config,
-    instance: &Instance,
-    core: &Arc<Core>,
-    upstream: &Arc<Upstream>,
-    id: InstanceId,
-) -> Option<(kv_events::Source, Knowledge)> {
-    match &instance.kv_events {
-        Some(source) => Some((kv_events::Source::Configured(source.clone()), Knowledge::Degraded)),
-        None if config.watch.discover_kv_events && instance.address(Protocol::OpenAi).is_some() => {
-            let (upstream, core) = (Arc::clone(upstream), Arc::clone(core));
-            Some((kv_events::Source::Asked { upstream, core, instance: id }, Knowledge::Approximate))
-        }
-        None => None,
-    }
 }
 
 /// Tells the router that time passes, so that leases run out.

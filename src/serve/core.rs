@@ -4,13 +4,14 @@ use super::clock::Clock;
 use super::health::{Check, Health};
 use super::journal::Journal;
 use super::members::{JoinError, Member, Members};
+use super::news::News;
 use super::recorder::Recording;
 use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::{self, Config, Protocol};
 use crate::routing::{
-    Availability, Decision, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported, Request,
-    RouteError, Router, Time,
+    Availability, Decision, Explanation, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported,
+    Request, RouteError, Router, Time,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub struct Core {
     draining: AtomicBool,
     recording: Recording,
     journal: Journal,
+    news: News,
     settings: Vec<(String, String)>,
 }
 
@@ -51,6 +53,7 @@ impl Core {
             draining: AtomicBool::new(false),
             recording,
             journal: Journal::new(),
+            news: News::new(),
             settings: config.settings(),
         };
         for instance in &config.instances {
@@ -70,6 +73,20 @@ impl Core {
             self.members.leave(id);
         }
         Ok(learned.map(|()| id)?)
+    }
+
+    /// Takes an instance out of the fleet; what it was given is not waited for.
+    pub(super) fn leave(&self, instance: InstanceId) {
+        if self.members.leave(instance)
+            && let Err(error) = self.learn(Fact::Left { instance })
+        {
+            tracing::warn!(instance = self.member(instance).name, %error, "not all of it could be forgotten");
+        }
+    }
+
+    /// Whether an instance is to end what it has and get nothing new.
+    pub(super) fn set_draining(&self, instance: InstanceId, draining: bool) {
+        self.change_health(instance, |health, _| health.set_draining(draining));
     }
 
     /// Places a request now, at any instance, and counts it.
@@ -119,7 +136,7 @@ impl Core {
         let stage = Progress::of(&fact);
         // Looked up first: the end of a request takes its booking with it.
         let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
-        let learned = self.router.learn(fact, now);
+        let learned = self.news.tell(fact, |fact| self.router.learn(fact, now));
         if let (Ok(()), Some((request, progress)), Some(booked)) = (&learned, stage, booked) {
             let seconds = now.since(booked).as_secs_f64();
             self.metrics.progressed(progress, seconds);
@@ -253,6 +270,20 @@ impl Core {
         self.router.instances(self.clock.now())
     }
 
+    /// What a request that [`route_among`](Self::route_among) placed now would be placed by. Nothing is booked or counted.
+    pub(super) fn explain(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+    ) -> Result<Explanation, RouteError> {
+        self.router.explain(request, may, self.clock.now())
+    }
+
+    /// What changes in the fleet.
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
     /// What happened lately.
     pub(super) fn journal(&self) -> &Journal {
         &self.journal
@@ -299,6 +330,7 @@ impl Core {
 
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.news.stop();
     }
 
     /// What is recorded, if anything.

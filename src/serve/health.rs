@@ -19,6 +19,8 @@ pub(super) struct Health {
     /// When requests, rather than checks, last opened the breaker.
     opened_at: Option<Time>,
     resting: bool,
+    /// It was asked to end what it has.
+    draining: bool,
 }
 
 /// What a check found.
@@ -34,7 +36,7 @@ pub(super) enum Check {
 
 impl Health {
     pub fn new(failures_max: u32, checked: bool) -> Self {
-        Health { failures_max, checked, failures: 0, opened_at: None, resting: false }
+        Health { failures_max, checked, failures: 0, opened_at: None, resting: false, draining: false }
     }
 
     /// A check was made.
@@ -66,6 +68,11 @@ impl Health {
         }
     }
 
+    /// Whether it is to end what it has and get nothing new.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
     /// Time went by.
     pub fn passed(&mut self, now: Time) {
         if !self.checked && self.opened_at.is_some_and(|opened| now.since(opened) >= OPEN_MIN) {
@@ -78,7 +85,7 @@ impl Health {
     pub fn availability(&self) -> Availability {
         match () {
             () if self.failures >= self.failures_max => Availability::Down,
-            () if self.resting => Availability::Draining,
+            () if self.resting || self.draining => Availability::Draining,
             () => Availability::Ready,
         }
     }
@@ -123,6 +130,19 @@ mod tests {
         health.checked(at(2), Check::Resting);
         assert_eq!(health.availability(), Availability::Draining);
         health.checked(at(3), Check::Awake);
+        assert_eq!(health.availability(), Availability::Ready);
+    }
+
+    #[test]
+    fn one_that_drains_does_so_however_well_it_is() {
+        let mut health = Health::new(1, true);
+        health.set_draining(true);
+        health.checked(at(0), Check::Awake);
+        assert_eq!(health.availability(), Availability::Draining);
+        health.checked(at(1), Check::Failed);
+        assert_eq!(health.availability(), Availability::Down);
+        health.checked(at(2), Check::Awake);
+        health.set_draining(false);
         assert_eq!(health.availability(), Availability::Ready);
     }
 

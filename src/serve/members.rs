@@ -58,6 +58,16 @@ pub enum JoinError {
         /// The URL.
         url: String,
     },
+    /// Another one's cache events are listened for there.
+    #[error(
+        "the cache events of {name:?} are listened for at {endpoint} already; give each instance a port of its own"
+    )]
+    ListenTaken {
+        /// Who.
+        name: String,
+        /// Where.
+        endpoint: String,
+    },
     /// There is no place left.
     #[error("this router has known {} different instances and has no place for another; restart it", InstanceId::LIMIT)]
     Full,

@@ -78,6 +78,14 @@ impl Tasks {
         }
     }
 
+    /// Waits for the next task to end, where ending is no failure.
+    pub async fn next_end(&mut self) -> Result<(), TaskError> {
+        match self.running.join_next_with_id().await {
+            Some(ended) => self.name(ended).1,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Tells all tasks to stop and waits for them, `limit` at most; the first failure is returned.
     pub async fn stop(mut self, limit: Duration) -> Result<(), TaskError> {
         self.stop.cancel();

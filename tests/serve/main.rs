@@ -6,6 +6,7 @@ mod asked;
 mod codec;
 mod config;
 mod deploy;
+mod fleet;
 mod grpc;
 mod grpc_engine;
 mod http;

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
+use warmpath::serve::proto::fleet_client::FleetClient;
 use warmpath::serve::proto::router_client::RouterClient;
 use warmpath::serve::proto::{RouteRequest, RouteResponse};
 use warmpath::serve::{App, Core};
@@ -162,6 +163,7 @@ pub struct RunningApp {
     pub http: SocketAddr,
     pub admin: SocketAddr,
     pub client: RouterClient<Channel>,
+    pub fleet: FleetClient<Channel>,
     pub running: Running<warmpath::serve::AppError>,
 }
 
@@ -171,7 +173,8 @@ pub async fn start_app(config: Config) -> RunningApp {
     let http = app.http_address();
     let running = Running::start(|stop| app.run(async { stop.await.unwrap_or_default() }));
     let client = soon("connecting", RouterClient::connect(format!("http://{grpc}"))).await.expect("it connects");
-    RunningApp { core, grpc, http, admin, client, running }
+    let fleet = FleetClient::new(Channel::from_shared(format!("http://{admin}")).unwrap().connect_lazy());
+    RunningApp { core, grpc, http, admin, client, fleet, running }
 }
 
 impl RunningApp {

@@ -1,43 +1,90 @@
-//! The gRPC service: `Route` and the reports that follow it.
+//! The gRPC service: `Route` and the reports that follow it, `Explain` and `Watch`. What changes the fleet is [`fleet`].
+
+pub(in crate::serve) mod fleet;
+mod watch;
+mod weighed;
 
 use super::status;
 use crate::routing::block::Namespace;
-use crate::routing::{self, Fact, Prompt, Request, RequestId, SessionKey};
+use crate::routing::{self, Fact, InstanceId, Prompt, Request, RequestId, SessionKey};
 use crate::serve::core::Core;
 use crate::serve::proto::router_server::Router;
 use crate::serve::proto::{
-    Availability, CompleteRequest, CompleteResponse, FirstTokenRequest, FirstTokenResponse, Instance, InstancesRequest,
-    InstancesResponse, Knowledge, Load, Outcome, RouteRequest, RouteResponse,
+    Availability, CompleteRequest, CompleteResponse, ExplainResponse, FirstTokenRequest, FirstTokenResponse, Instance,
+    InstancesRequest, InstancesResponse, Knowledge, Load, Outcome, RouteRequest, RouteResponse, WatchRequest,
 };
+use crate::serve::tokenizer::{Tokenizers, Untokenized};
 use std::sync::Arc;
 use tonic::{Response, Status};
 
 /// The largest request that is read: a prompt of three million tokens.
 pub(in crate::serve) const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Names that one request may allow: each is compared with every instance's.
+const ALLOWED_MAX: usize = 256;
 
 /// `warmpath.v1.Router` over a core.
 pub(in crate::serve) struct Service {
     core: Arc<Core>,
+    tokenizers: Arc<Tokenizers>,
 }
 
 impl Service {
-    pub fn new(core: Arc<Core>) -> Self {
-        Service { core }
+    pub fn new(core: Arc<Core>, tokenizers: Arc<Tokenizers>) -> Self {
+        Service { core, tokenizers }
     }
 
     fn learn(&self, fact: Fact<'_>) -> Result<(), Status> {
         self.core.learn(fact).map_err(|error| status::of_learn(&error))
+    }
+
+    /// The prompt's token ids, made of its text where it is one.
+    async fn tokens(&self, request: &mut RouteRequest) -> Result<Vec<u32>, Status> {
+        let tokens = std::mem::take(&mut request.token_ids);
+        let Some(text) = request.text.take() else {
+            return Ok(tokens);
+        };
+        if !tokens.is_empty() {
+            return Err(Status::invalid_argument(
+                "the prompt is given both as token_ids and as text; send one of them",
+            ));
+        }
+        self.tokenizers.text(&request.model, &text).await.map_err(|untokenized| match untokenized {
+            Untokenized::NoTokenizer => Status::failed_precondition(
+                "the router has no tokenizer for this model; send token_ids, or configure [[tokenizers]] for it",
+            ),
+            Untokenized::Late => Status::unavailable("the text was not tokenized in time; send it again, or token_ids"),
+            Untokenized::Unsupported | Untokenized::MoreThanText => {
+                Status::invalid_argument("the text cannot be tokenized; send token_ids")
+            }
+        })
+    }
+
+    /// The instances that the request allows; all where it names none.
+    fn allowed(&self, request: &RouteRequest) -> Result<Option<Vec<InstanceId>>, Status> {
+        let names = &request.allowed_instances;
+        if names.is_empty() {
+            return Ok(None);
+        }
+        if names.len() > ALLOWED_MAX {
+            return Err(Status::invalid_argument(format!("allowed_instances has more than {ALLOWED_MAX} names")));
+        }
+        let named = self.core.members().filter(|(_, member)| names.iter().any(|name| member.is_called(name)));
+        let allowed: Vec<InstanceId> = named.map(|(instance, _)| instance).collect();
+        if allowed.is_empty() {
+            return Err(Status::not_found("no instance of the fleet has a name of allowed_instances"));
+        }
+        Ok(Some(allowed))
     }
 }
 
 #[tonic::async_trait]
 impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        let RouteRequest { model, token_ids, lora, cache_salt, session_id } = request.into_inner();
-        let namespace = Namespace { model: &model, lora: lora.as_deref(), cache_salt: cache_salt.as_deref() };
-        let session = session_id.as_deref().map(SessionKey::of);
-        let request = Request { namespace, prompt: Prompt::Tokens(&token_ids), session };
-        let decision = self.core.route(&request).map_err(|error| status::of_route(&error))?;
+        let mut request = request.into_inner();
+        let tokens = self.tokens(&mut request).await?;
+        let allowed = self.allowed(&request)?;
+        let decision = self.core.route_among(&placed(&request, &tokens), &|instance| is_allowed(&allowed, instance));
+        let decision = decision.map_err(|error| status::of_route(&error))?;
         let member = self.core.member(decision.instance);
         Ok(Response::new(RouteResponse {
             request_id: decision.request.0,
@@ -47,7 +94,23 @@ impl Router for Service {
             overlap_tokens: decision.overlap_tokens,
             best_overlap_tokens: decision.best_overlap_tokens,
             expected_ttft_seconds: decision.expected_ttft.as_secs_f64(),
+            data_parallel_rank: member.data_parallel_rank,
         }))
+    }
+
+    async fn explain(&self, request: tonic::Request<RouteRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let mut request = request.into_inner();
+        let tokens = self.tokens(&mut request).await?;
+        let allowed = self.allowed(&request)?;
+        let explained = self.core.explain(&placed(&request, &tokens), &|instance| is_allowed(&allowed, instance));
+        let explanation = explained.map_err(|error| status::of_route(&error))?;
+        Ok(Response::new(weighed::answer(&self.core, &explanation)))
+    }
+
+    type WatchStream = watch::Changes;
+
+    async fn watch(&self, _request: tonic::Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(watch::watch(Arc::clone(&self.core))?))
     }
 
     async fn first_token(
@@ -81,27 +144,56 @@ impl Router for Service {
     }
 }
 
+fn placed<'a>(request: &'a RouteRequest, tokens: &'a [u32]) -> Request<'a> {
+    let RouteRequest { model, lora, cache_salt, session_id, .. } = request;
+    Request {
+        namespace: Namespace { model, lora: lora.as_deref(), cache_salt: cache_salt.as_deref() },
+        prompt: Prompt::Tokens(tokens),
+        session: session_id.as_deref().map(SessionKey::of),
+    }
+}
+
+fn is_allowed(allowed: &Option<Vec<InstanceId>>, instance: InstanceId) -> bool {
+    allowed.as_ref().is_none_or(|allowed| allowed.contains(&instance))
+}
+
 fn instance(core: &Core, state: routing::InstanceState) -> Instance {
     let member = core.member(state.instance);
-    let load = state.load;
     Instance {
         name: member.name.clone(),
         url: member.url.clone(),
         model: state.model.as_ref().to_owned(),
-        availability: match state.availability {
+        availability: Availability::from(state.availability).into(),
+        knowledge: Knowledge::from(state.knowledge).into(),
+        load: Some(state.load.into()),
+        cached_blocks: core.router().cached_blocks(state.instance) as u64,
+    }
+}
+
+impl From<routing::Availability> for Availability {
+    fn from(availability: routing::Availability) -> Self {
+        match availability {
             routing::Availability::Ready => Availability::Ready,
             routing::Availability::Draining => Availability::Draining,
             routing::Availability::Down => Availability::Down,
         }
-        .into(),
-        knowledge: match state.knowledge {
+    }
+}
+
+impl From<routing::Knowledge> for Knowledge {
+    fn from(knowledge: routing::Knowledge) -> Self {
+        match knowledge {
             routing::Knowledge::Exact => Knowledge::Exact,
             routing::Knowledge::Degraded => Knowledge::Degraded,
             routing::Knowledge::Approximate => Knowledge::Approximate,
             routing::Knowledge::Blind => Knowledge::Blind,
         }
-        .into(),
-        load: Some(Load {
+    }
+}
+
+impl From<routing::Load> for Load {
+    fn from(load: routing::Load) -> Self {
+        Load {
             prefill_requests: load.prefill_requests,
             prefill_tokens: load.prefill_tokens,
             prefill_wait_seconds: load.prefill_wait.as_secs_f64(),
@@ -109,7 +201,6 @@ fn instance(core: &Core, state: routing::InstanceState) -> Instance {
             decode_tokens: load.decode_tokens,
             busy_share: load.busy_share,
             assigned: load.assigned,
-        }),
-        cached_blocks: core.router().cached_blocks(state.instance) as u64,
+        }
     }
 }

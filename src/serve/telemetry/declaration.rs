@@ -25,6 +25,7 @@ pub(super) enum Metric {
     KvEventReplayedBatches,
     HttpRequests,
     GrpcRequests,
+    WatchersLost,
     RoutedByLoad,
     GuessedLookups,
     UpstreamRetries,
@@ -135,6 +136,7 @@ impl Metric {
         Metric::KvEventReplayedBatches,
         Metric::HttpRequests,
         Metric::GrpcRequests,
+        Metric::WatchersLost,
         Metric::RoutedByLoad,
         Metric::GuessedLookups,
         Metric::UpstreamRetries,
@@ -289,6 +291,12 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Calls of vLLM's gRPC services, by what their answer began with.",
+            ),
+            Metric::WatchersLost => (
+                "warmpath_watchers_lost_total",
+                Kind::Counter,
+                Unit::Count,
+                "Watchers of the fleet that were ended because they did not keep up.",
             ),
             Metric::RoutedByLoad => (
                 "warmpath_routed_by_load_total",

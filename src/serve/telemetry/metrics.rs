@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     pub recorder_requests: PerLabel<Recording, Counter>,
     /// See [`Metric::RecorderFiles`].
     pub recorder_files: Counter,
+    pub watchers_lost: Counter,
     /// See [`Metric::RecorderHeldBytes`].
     pub recorder_held_bytes: Gauge,
     /// By position; many places, few of them taken.
@@ -233,6 +234,7 @@ impl Metrics {
             guesses: registry.counters(Metric::GuessedLookups, None),
             recorder_requests: registry.counters(Metric::RecorderRequests, None),
             recorder_files: registry.counter(Metric::RecorderFiles, None, None),
+            watchers_lost: registry.counter(Metric::WatchersLost, None, None),
             recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
             instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
             registry,

@@ -35,12 +35,12 @@ enum Found {
 pub(in crate::serve) async fn watch(
     core: Arc<Core>,
     upstream: Arc<Upstream>,
-    instances: Vec<InstanceId>,
+    url: String,
     intervals: LoadIntervals,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let mut wait = intervals.busy;
-    while let Some(found) = stop.run_until_cancelled(look(&core, &upstream, &instances)).await {
+    while let Some(found) = stop.run_until_cancelled(look(&core, &upstream, &url)).await {
         wait = next_wait(wait, found, intervals);
         if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
             break;
@@ -57,7 +57,10 @@ fn next_wait(wait: Duration, found: Found, intervals: LoadIntervals) -> Duration
     }
 }
 
-async fn look(core: &Core, upstream: &Upstream, instances: &[InstanceId]) -> Found {
+async fn look(core: &Core, upstream: &Upstream, url: &str) -> Found {
+    // Ranks join and leave one by one.
+    let there = core.members().filter(|(_, member)| member.url == url);
+    let instances: Vec<InstanceId> = there.map(|(instance, _)| instance).collect();
     let Some(&first) = instances.first() else {
         return Found::Nothing;
     };

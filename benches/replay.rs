@@ -23,7 +23,8 @@ fn main() {
     let trace = Trace::open(path).expect("the trace is in the repository");
     let fleet =
         Fleet { instances: 8, blocks: 20_000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
-    let experiment = Experiment { trace, fleet, time_scale: 1.0, limit, seed: 0, spread_ties: true };
+    let experiment =
+        Experiment { trace, fleet, time_scale: 1.0, limit, seed: 0, spread_ties: true, unknown_outputs: false };
 
     let baseline = median(rounds, || time(&experiment, &[]));
     println!("{:<16} {:>9} {:>9}", "", "seconds", "ratio");

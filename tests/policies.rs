@@ -314,8 +314,13 @@ fn the_pooled_cache_is_between_nothing_and_everything() {
     let workload = workload(3000);
     let ratios = [0, 100, 1000, 10_000, 1 << 40].map(|blocks| workload.pooled_token_hit_ratio(blocks, Eviction::Lru));
     assert!(ratios[0] == 0.0 && ratios.is_sorted(), "{ratios:?}");
-    // The engine computes the last token itself and caches full blocks only.
-    assert!(ratios[4] <= workload.ideal.token_hit_ratio && ratios[4] > 0.99 * workload.ideal.token_hit_ratio);
+    assert_eq!(ratios[4], workload.ideal.reachable_token_hit_ratio);
+    // An engine computes the last token itself and caches full blocks only; but it caches outputs.
+    let workload = workload.with_unknown_outputs();
+    let reachable = workload.pooled_token_hit_ratio(1 << 40, Eviction::Lru);
+    assert_eq!(reachable, workload.ideal.reachable_token_hit_ratio);
+    assert!(reachable <= workload.ideal.token_hit_ratio && reachable > 0.99 * workload.ideal.token_hit_ratio);
+    assert!(ratios[4] > reachable);
 }
 
 #[test]
@@ -330,7 +335,15 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     let fleet =
         Fleet { instances: 2, blocks: 1000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
     let trace = Trace::open(path).unwrap();
-    let experiment = Experiment { trace, fleet, time_scale: 1.0, limit: Some(50), seed: 0, spread_ties: true };
+    let experiment = Experiment {
+        trace,
+        fleet,
+        time_scale: 1.0,
+        limit: Some(50),
+        seed: 0,
+        spread_ties: true,
+        unknown_outputs: false,
+    };
     let spec: PolicySpec = "dynamo:overlap_weight=20".parse().unwrap();
     assert_eq!(experiment.run(&[spec], &|_| {}).unwrap().outcomes[0].policy, "dynamo:overlap_weight=20");
 }

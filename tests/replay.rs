@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use warmpath::replay::{Experiment, Fleet, Outcome, Report};
+use warmpath::replay::{Experiment, Fleet, Outcome, Report, Setup, Slo, Workload};
 use warmpath::routing::policy::PolicyKind;
-use warmpath::sim::{Eviction, Preset};
+use warmpath::sim::{Conditions, Eviction, Preset};
 use warmpath::trace::Trace;
 
 fn mooncake(name: &str) -> Trace {
@@ -16,7 +16,7 @@ fn mooncake(name: &str) -> Trace {
 fn experiment(trace: Trace) -> Experiment {
     let fleet =
         Fleet { instances: 8, blocks: 200_000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
-    Experiment { trace, fleet, time_scale: 1.0, limit: None, seed: 0, spread_ties: true }
+    Experiment { trace, fleet, time_scale: 1.0, limit: None, seed: 0, spread_ties: true, unknown_outputs: false }
 }
 
 fn run(experiment: &Experiment, policies: &[PolicyKind]) -> Report {
@@ -129,4 +129,53 @@ fn numbers_out_of_range_are_errors_that_say_the_range() {
     }
     let nothing = fails(&Experiment { limit: Some(0), ..usual.clone() });
     assert!(nothing.ends_with("synthetic_trace.jsonl.gz has no requests to replay"), "{nothing}");
+}
+
+/// Two turns of a conversation in a Qwen trace, a minute apart, to one instance: how much of the second prompt was cached, as
+/// replayed, as reachable, and with outputs unknown. The first prompt has 40 tokens.
+fn second_turn(output_tokens: u32, next_prompt_tokens: u32) -> [u32; 3] {
+    let ids = |from: u32, tokens: u32| (from..from + tokens.div_ceil(16)).collect::<Vec<_>>();
+    // The first prompt's last block is partial, so that its id is another once it is full.
+    let next = [&[0, 1][..], &ids(10, next_prompt_tokens - 32)].concat();
+    let row = |chat: u32, parent: i32, at: f64, tokens: u32, output: u32, ids: &[u32]| {
+        format!(
+            "{{\"chat_id\":{chat},\"parent_chat_id\":{parent},\"timestamp\":{at},\"input_length\":{tokens},\
+             \"output_length\":{output},\"type\":\"text\",\"turn\":{},\"hash_ids\":{ids:?}}}\n",
+            chat + 1
+        )
+    };
+    let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
+    let rows = row(0, -1, 0.0, 40, output_tokens, &ids(0, 40)) + &row(1, 0, 60.0, next_prompt_tokens, 1, &next);
+    std::fs::write(file.path(), rows).unwrap();
+    let fleet =
+        Fleet { instances: 1, blocks: 1000, preset: Preset::default(), fitted: None, eviction: Eviction::default() };
+    let setup = Setup {
+        fleet,
+        policy: PolicyKind::PrefixCost.into(),
+        time_scale: 1.0,
+        seed: 0,
+        conditions: Conditions::default(),
+        slo: Slo::default(),
+    };
+    let workload = Workload::load(&Trace::open(file.path()).unwrap(), None, true).unwrap();
+    let cached = |workload: &Workload| {
+        let mut cached = Vec::new();
+        let outcome = setup.replay_each(workload, &|_| {}, &mut |served| cached.push(served.cached_tokens));
+        assert_eq!(outcome.expected_cached_tokens, outcome.cached_tokens, "the router is told what is cached");
+        cached[1]
+    };
+    let tokens = f64::from(40 + next_prompt_tokens);
+    let reachable = (workload.ideal.reachable_token_hit_ratio * tokens).round() as u32;
+    [cached(&workload), reachable, cached(&workload.with_unknown_outputs())]
+}
+
+/// As vLLM does: what it generated stays in its cache, block by full block, but the last token, which it never computes.
+#[test]
+fn the_next_turn_hits_what_the_turn_before_generated() {
+    assert_eq!(second_turn(30, 100), [64, 64, 32], "69 tokens computed: four full blocks");
+    assert_eq!(second_turn(25, 100), [64, 64, 32], "64 tokens computed: four full blocks");
+    assert_eq!(second_turn(24, 100), [48, 48, 32], "63 tokens computed: three full blocks");
+    assert_eq!(second_turn(5, 100), [32, 32, 32], "44 tokens computed: two full blocks, both of the prompt");
+    assert_eq!(second_turn(30, 70), [64, 64, 32], "the last block of the prompt is partial");
+    assert_eq!(second_turn(30, 69), [32, 32, 32], "a prompt too short to hold the whole output leaves some of it out");
 }

@@ -120,7 +120,8 @@ pub(super) struct Load {
 const EXAMPLES: &str = "Examples:
   warmpath load conversation_trace.jsonl.gz --model Qwen/Qwen3-32B --limit 500 --instances 2 --policy prefix_cost \\
       --preset qwen3-32b-h100-tp2 --blocks 527 --json live.json
-  warmpath replay conversation_trace.jsonl.gz --limit 500 --instances 2 --policy prefix_cost --seeds 2 --json sim.json
+  warmpath replay conversation_trace.jsonl.gz --limit 500 --instances 2 --policy prefix_cost --seeds 2 \\
+      --unknown-outputs --json sim.json
   warmpath replay --compare sim.json live.json";
 
 fn factor(text: &str) -> Result<f64, String> {
@@ -131,7 +132,7 @@ fn factor(text: &str) -> Result<f64, String> {
 impl Load {
     pub fn run(self) -> Result<()> {
         let trace = self.reading.trace(&self.trace)?;
-        let workload = Workload::load(&trace, self.limit, !self.keep_ties)?;
+        let workload = Workload::load(&trace, self.limit, !self.keep_ties)?.with_unknown_outputs();
         let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
         let outcome = runtime.block_on(async {
             let stop = shutdown::requested()?;

@@ -5,7 +5,7 @@ mod run;
 pub(super) use run::{Files, write_file};
 
 use super::trace::Reading;
-use crate::replay::{Fleet, Slo, StudyReport};
+use crate::replay::{Fleet, Slo, StudyReport, Workload};
 use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::{Conditions, Eviction, Fit, Measurement, Preset, StepModel, fit};
 use crate::trace::Trace;
@@ -19,8 +19,8 @@ use std::time::Duration;
 ///
 /// The requests of each TRACE go, at the times at which they were recorded, through the very router that serves, to
 /// vLLM instances simulated on virtual time. The table shows, for each policy, how much of the prompts came from a
-/// cache, beside the best that any cache could do (`ideal`: infinite, shared by all), how long the first token took, and
-/// how evenly the load was spread (1.00 is even). The same arguments give the same bytes.
+/// cache, beside the best that any cache could do (`ideal`: infinite, shared by all, with what was generated in it), how long
+/// the first token took, and how evenly the load was spread (1.00 is even). The same arguments give the same bytes.
 ///
 /// Several fleet sizes, loads or seeds, worse conditions, or a report as Markdown or HTML make it a study: one table for
 /// each trace, fleet size and load, every figure a mean over the seeds, and how each policy fared over all of them.
@@ -115,6 +115,12 @@ pub(super) struct Replay {
     /// so by default such requests are spread evenly up to the next timestamp.
     #[arg(long)]
     keep_ties: bool,
+
+    /// Let no prompt repeat an earlier output. By default the blocks of a conversation's next turn are taken for what the turn
+    /// before it generated and its instance kept, where the trace has both; but an endpoint that `load` sends a trace to
+    /// answers in its own words.
+    #[arg(long)]
+    unknown_outputs: bool,
 
     #[command(flatten)]
     reading: Reading,
@@ -219,6 +225,11 @@ impl Replay {
 
     fn slo(&self) -> Slo {
         Slo { ttft: Duration::from_millis(self.slo_ttft), tpot: self.slo_tpot.map(Duration::from_millis) }
+    }
+
+    fn workload(&self, trace: &Trace) -> anyhow::Result<Workload> {
+        let workload = Workload::load(trace, self.limit, !self.keep_ties)?;
+        Ok(if self.unknown_outputs { workload.with_unknown_outputs() } else { workload })
     }
 
     fn trace(&self, path: &Path) -> anyhow::Result<Trace> {

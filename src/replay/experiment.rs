@@ -53,6 +53,8 @@ pub struct Experiment {
     pub seed: u64,
     /// Requests that share a timestamp arrive spread out up to the next one, instead of all at once.
     pub spread_ties: bool,
+    /// No later prompt repeats an output; else it does where the trace has the next turn.
+    pub unknown_outputs: bool,
 }
 
 /// Why an experiment cannot be run.
@@ -106,7 +108,10 @@ impl Experiment {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Report, ReplayError> {
         check(&self.fleet, self.time_scale)?;
-        let workload = Workload::load(&self.trace, self.limit, self.spread_ties)?;
+        let mut workload = Workload::load(&self.trace, self.limit, self.spread_ties)?;
+        if self.unknown_outputs {
+            workload = workload.with_unknown_outputs();
+        }
         let outcomes = in_parallel(policies, |&policy| self.setup(policy.into()).replay(&workload, progress));
         Ok(Report::new(self, workload.trace, workload.ideal, outcomes))
     }

@@ -64,7 +64,7 @@ impl Endpoint {
             load: None,
             time_scale: self.time_scale,
             requests_per_second: workload.requests_per_second() / self.time_scale,
-            ideal_token_hit_ratio: workload.ideal.token_hit_ratio,
+            ideal_token_hit_ratio: workload.ideal.reachable_token_hit_ratio,
             pooled_token_hit_ratio: pooled(Eviction::Lru),
             clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
             cells: vec![self.cell(slo, answered, failed)],

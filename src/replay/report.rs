@@ -59,10 +59,15 @@ pub struct FleetSummary {
 /// An infinite cache shared by all.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ideal {
-    /// Of all blocks, the partial last ones included.
+    /// Of all blocks, the partial last ones included, as papers count: prompts only.
     pub block_hit_ratio: f64,
-    /// Of all prompt tokens.
+    /// Of all prompt tokens, so counted.
     pub token_hit_ratio: f64,
+    /// As an engine counts, of all blocks: full blocks only, the last token of a prompt always computed, and blocks that an
+    /// output completed as good as those of prompts, where the trace tells what it was.
+    pub reachable_block_hit_ratio: f64,
+    /// Of all prompt tokens, so counted: no replay can hit more.
+    pub reachable_token_hit_ratio: f64,
     /// Distinct blocks in the trace.
     pub distinct_blocks: usize,
 }
@@ -83,12 +88,15 @@ impl TraceSummary {
 }
 
 impl Ideal {
+    /// Of what was read; what is reachable is not known of records one by one.
     pub(super) fn new(cache: &InfiniteCache) -> Self {
         let reuse = cache.reuse();
         Ideal {
             block_hit_ratio: reuse.block_hit_ratio(),
             token_hit_ratio: reuse.token_hit_ratio(),
             distinct_blocks: cache.distinct_blocks(),
+            reachable_block_hit_ratio: 0.0,
+            reachable_token_hit_ratio: 0.0,
         }
     }
 }
@@ -102,9 +110,10 @@ impl Report {
         Report { trace, fleet, ideal, outcomes }
     }
 
-    /// The share of the ideal token hit ratio that an outcome reached; `None` where nothing can be hit.
+    /// The share of the reachable token hit ratio that an outcome reached; `None` where nothing can be hit.
     pub fn share_of_ideal(&self, outcome: &Outcome) -> Option<f64> {
-        (self.ideal.token_hit_ratio > 0.0).then(|| outcome.token_hit_ratio / self.ideal.token_hit_ratio)
+        let reachable = self.ideal.reachable_token_hit_ratio;
+        (reachable > 0.0).then(|| outcome.token_hit_ratio / reachable)
     }
 
     /// A heading, an aligned table and, where there is any, what was left out.
@@ -155,7 +164,8 @@ impl Report {
             row.extend([&outcome.requests_balance, &outcome.busy_balance].map(|b| format!("{:.2}", b.max_over_mean)));
             table.add_row(row);
         }
-        let ratios = [self.ideal.token_hit_ratio, self.ideal.block_hit_ratio].map(|ratio| format!("{ratio:.4}"));
+        let ratios = [self.ideal.reachable_token_hit_ratio, self.ideal.reachable_block_hit_ratio];
+        let ratios = ratios.map(|ratio| format!("{ratio:.4}"));
         let mut ideal = vec![Cell::new("ideal"), Cell::new(self.trace.requests)];
         ideal.extend(ratios.map(Cell::new));
         table.add_row(ideal);

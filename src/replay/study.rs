@@ -170,7 +170,7 @@ impl Study {
             load,
             time_scale,
             requests_per_second: workload.requests_per_second() / time_scale,
-            ideal_token_hit_ratio: workload.ideal.token_hit_ratio,
+            ideal_token_hit_ratio: workload.ideal.reachable_token_hit_ratio,
             pooled_token_hit_ratio: pooled(Eviction::Lru),
             clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
             cells: outcomes.chunks(self.seeds.len().max(1)).map(Cell::of).collect(),

@@ -35,6 +35,9 @@ struct Item {
     /// Its blocks in `contents` and `ids`.
     first: usize,
     blocks: u32,
+    /// The blocks that its output completes, in the same places: among those of the request that repeats them.
+    output_first: usize,
+    output_blocks: u32,
     session: SessionKey,
     category: Category,
 }
@@ -48,7 +51,7 @@ impl Workload {
         let mut cache = InfiniteCache::new(block_size);
         let mut numbers = Numbers::default();
         let (mut sessions, mut categories) = (SessionFinder::default(), Categories::default());
-        let (mut items, mut contents, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut items, mut contents, mut ids) = (Vec::<Item>::new(), Vec::new(), Vec::new());
         while limit.is_none_or(|limit| (items.len() as u64) < limit)
             && let Some(record) = records.next()
         {
@@ -58,23 +61,55 @@ impl Workload {
             let first = contents.len();
             contents.extend_from_slice(blocks);
             numbers.extend(blocks, &mut ids);
-            let (blocks, place) = (blocks.len() as u32, sessions.find(&record, &ids[first..]));
-            items.push(Item {
+            let (blocks, (place, before)) = (blocks.len() as u32, sessions.find(&record, &ids[first..], items.len()));
+            let item = Item {
                 at: record.at,
                 prompt_tokens: record.prompt_tokens,
                 output_tokens: record.output_tokens,
                 first,
                 blocks,
+                output_first: 0,
+                output_blocks: 0,
                 session: place.session,
                 category: categories.of(record.kind, record.turn.unwrap_or(place.turn)),
-            });
+            };
+            if let Some(before) = before {
+                items[before].learn_output(&item, &ids, block_size);
+            }
+            items.push(item);
         }
         let Some(last) = items.last() else {
             return Err(ReplayError::NoRequests { trace: trace.path().display().to_string() });
         };
         let trace = TraceSummary::new(trace, items.len() as u64, last.at, records.tally());
         let ideal = Ideal::new(&cache);
-        Ok(Workload { block_size, items, contents, ids, spread_ties, trace, ideal })
+        Ok(Workload { block_size, items, contents, ids, spread_ties, trace, ideal }.with_reachable())
+    }
+
+    /// The same with outputs that no later prompt repeats: what a trace sent to a live endpoint meets, whose answers are its
+    /// own.
+    #[must_use]
+    pub fn with_unknown_outputs(mut self) -> Workload {
+        self.items.iter_mut().for_each(|item| item.output_blocks = 0);
+        self.with_reachable()
+    }
+
+    /// Finds what one engine with an infinite cache would hit.
+    fn with_reachable(mut self) -> Workload {
+        let mut seen = vec![false; self.ids.iter().max().map_or(0, |last| *last as usize + 1)];
+        let (mut hits, mut blocks, mut tokens) = (0, 0, 0);
+        for item in &self.items {
+            let prompt = &self.ids[item.first..][..item.blocks as usize];
+            let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
+            hits += prompt.iter().take(reusable).take_while(|id| seen[**id as usize]).count() as u64;
+            blocks += u64::from(self.block_size.touched_blocks(item.prompt_tokens));
+            tokens += u64::from(item.prompt_tokens);
+            prompt.iter().chain(item.output(&self.ids)).for_each(|id| seen[*id as usize] = true);
+        }
+        let hit_tokens = hits * u64::from(self.block_size.tokens());
+        self.ideal.reachable_block_hit_ratio = hits as f64 / blocks.max(1) as f64;
+        self.ideal.reachable_token_hit_ratio = hit_tokens as f64 / tokens.max(1) as f64;
+        self
     }
 
     /// Tokens a block.
@@ -101,7 +136,7 @@ impl Workload {
             at: Time::from_secs_f64(at.as_secs_f64() * time_scale),
             prompt_tokens: item.prompt_tokens,
             output_tokens: item.output_tokens,
-            contents: self.contents[item.first..][..item.blocks as usize].to_vec(),
+            contents: [&self.contents[item.first..][..item.blocks as usize], item.output(&self.contents)].concat(),
             session: Some(item.session),
             category: item.category,
         })
@@ -111,20 +146,20 @@ impl Workload {
     /// [`Eviction::Clairvoyant`], the best that any placement and eviction could do in a fleet of that size.
     pub fn pooled_token_hit_ratio(&self, blocks: u64, eviction: Eviction) -> f64 {
         let mut cache = PooledCache::new(u32::try_from(blocks).unwrap_or(u32::MAX - 1), eviction);
-        let chain = |item: &Item| -> Vec<BlockHash> {
-            self.ids[item.first..][..item.blocks as usize].iter().map(|id| BlockHash(u64::from(*id))).collect()
-        };
+        let hashes = |ids: &[u32]| -> Vec<BlockHash> { ids.iter().map(|id| BlockHash(u64::from(*id))).collect() };
+        let prompt = |item: &Item| &self.ids[item.first..][..item.blocks as usize];
         if eviction == Eviction::Clairvoyant {
             let mut future = Foresight::default();
             for (turn, item) in (0..).zip(&self.items) {
-                future.add(Time::from_nanos(turn), chain(item));
+                future.add(Time::from_nanos(turn), hashes(prompt(item)));
             }
             cache.foresee(Arc::new(future));
         }
         let (mut hit_tokens, mut tokens) = (0, 0);
         for (item, at) in self.items.iter().zip(self.asked(eviction)) {
             let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
-            let hits = cache.ask(at, item.category, &chain(item), reusable) as u64;
+            let chain = hashes(&[prompt(item), item.output(&self.ids)].concat());
+            let hits = cache.ask(at, item.category, &chain, reusable) as u64;
             hit_tokens += hits * u64::from(self.block_size.tokens());
             tokens += u64::from(item.prompt_tokens);
         }
@@ -161,6 +196,28 @@ impl Workload {
             first += count;
         }
         times
+    }
+}
+
+impl Item {
+    /// Of `contents` or `ids`, what its output completes.
+    fn output<'a, T>(&self, blocks: &'a [T]) -> &'a [T] {
+        &blocks[self.output_first..][..self.output_blocks as usize]
+    }
+
+    /// Takes the blocks of the first request that goes on after it, from where its prompt's full blocks end, for those that its
+    /// output completes: an engine keeps them, but not the last token, which it never computes. Nothing is known of an
+    /// output that is not in the next prompt as a whole, as where the reasoning is left out.
+    fn learn_output(&mut self, next: &Item, ids: &[u32], block_size: BlockSize) {
+        let whole = self.prompt_tokens.saturating_add(self.output_tokens);
+        let full = block_size.full_blocks(self.prompt_tokens);
+        let kept = block_size.full_blocks(whole - 1);
+        let last = |of: &Item| full.checked_sub(1).map(|last| ids[of.first + last as usize]);
+        let tells =
+            self.output_blocks == 0 && self.blocks == full && next.prompt_tokens >= whole && next.blocks >= kept;
+        if tells && last(self) == last(next) {
+            (self.output_first, self.output_blocks) = (next.first + full as usize, kept - full);
+        }
     }
 }
 
@@ -201,10 +258,13 @@ struct SessionFinder {
 struct Place {
     session: SessionKey,
     turn: u32,
+    /// The number of the request.
+    item: usize,
 }
 
 impl SessionFinder {
-    fn find(&mut self, record: &Record, ids: &[u32]) -> Place {
+    /// The place of the request with this number, and the number of the one that it goes on after.
+    fn find(&mut self, record: &Record, ids: &[u32], item: usize) -> (Place, Option<usize>) {
         let says = record.chat.is_some() || record.parent.is_some() || record.session.is_some();
         let before = if says {
             let parent = record.parent.and_then(|parent| self.chats.get(&parent));
@@ -212,11 +272,12 @@ impl SessionFinder {
         } else {
             ids.iter().skip(1).rev().find_map(|id| self.ends.get(id))
         };
+        let before = before.copied();
         let place = match before {
-            Some(before) => Place { turn: before.turn.saturating_add(1), ..*before },
+            Some(before) => Place { turn: before.turn.saturating_add(1), item, ..before },
             None => {
                 self.next += 1;
-                Place { session: SessionKey(self.next), turn: 1 }
+                Place { session: SessionKey(self.next), turn: 1, item }
             }
         };
         if let Some(chat) = record.chat {
@@ -228,7 +289,7 @@ impl SessionFinder {
         if let [_, .., last] = ids {
             self.ends.insert(*last, place);
         }
-        place
+        (place, before.map(|before| before.item))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Requests come in through [`Cluster::arrive`], in order of time; everything that a live router would be told reaches
 //! this one as the same facts, at the moment when vLLM would publish it: cache changes and tokens at the end of a step. What
-//! a request generates is cached, too, under contents of its own: that a continuation repeats it is not known.
+//! a request generates is cached, too, full block by full block as decoding goes on: under the contents that the arrival
+//! tells, so that the next turn of a conversation hits them, or where it tells none under contents that nobody asks for.
 //! [`Conditions`] make that worse: late or lost events, late news of load, several routers that do not know of each other.
 
 mod news;
@@ -64,7 +65,8 @@ pub struct Arrival {
     pub prompt_tokens: u32,
     /// Tokens to produce; at least one.
     pub output_tokens: u32,
-    /// The content of its full blocks. It may go on past the prompt where the output is known ahead.
+    /// The content of its full blocks. It goes on past the prompt with the blocks that the output will complete, as far as
+    /// they are known ahead.
     pub contents: Vec<ContentHash>,
     /// The session that it belongs to.
     pub session: Option<SessionKey>,
@@ -171,7 +173,8 @@ impl Cluster {
         let Some(config) = self.instances.first().map(|instance| *instance.config()) else { return };
         let mut future = Foresight::default();
         for arrival in arrivals {
-            future.add(arrival.at, chain(&arrival.contents, &config));
+            let prompt = config.block_size.full_blocks(arrival.prompt_tokens) as usize;
+            future.add(arrival.at, chain(&arrival.contents[..prompt.min(arrival.contents.len())], &config));
         }
         let future = Arc::new(future);
         for instance in &mut self.instances {
@@ -332,6 +335,7 @@ fn with_output(
 ) -> Vec<ContentHash> {
     // The last token is sampled but never computed.
     let full = block_size.full_blocks(prompt_tokens.saturating_add(output_tokens - 1)) as usize;
+    contents.truncate(full);
     let first = contents.len();
     contents.extend((first..full).map(|position| ContentHash(!((id << OUTPUT_BLOCKS_BITS) | position as u64))));
     contents

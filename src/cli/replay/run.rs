@@ -1,7 +1,7 @@
 //! What `warmpath replay` runs, and where it writes what came out.
 
 use super::Replay;
-use crate::replay::{Answered, Experiment, Loads, Report, Setup, Study, StudyReport, Workload};
+use crate::replay::{Answered, Experiment, Loads, Report, Setup, Study, StudyReport};
 use crate::sim::StepModel;
 use crate::trace::Trace;
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) fn run_study(args: &Replay, fitted: Option<StepModel>) -> anyhow::Result<()> {
-    let workload = |path: &PathBuf| Ok(Workload::load(&args.trace(path)?, args.limit, !args.keep_ties)?);
+    let workload = |path: &PathBuf| args.workload(&args.trace(path)?);
     let study = Study {
         workloads: args.traces.iter().map(workload).collect::<anyhow::Result<_>>()?,
         instances: args.instances.clone(),
@@ -107,7 +107,7 @@ pub(super) fn write_requests(args: &Replay, fitted: Option<StepModel>, file: &Pa
         conditions: args.conditions(),
         slo: args.slo(),
     };
-    let workload = Workload::load(&trace, args.limit, !args.keep_ties)?;
+    let workload = args.workload(&trace)?;
     setup.check()?;
     let mut answered = Vec::new();
     setup.replay_each(&workload, &|_| {}, &mut |served| answered.push(Answered::simulated(served)));
@@ -123,6 +123,7 @@ fn replay(args: &Replay, fitted: Option<StepModel>, trace: Trace) -> anyhow::Res
         limit: args.limit,
         seed: args.seed,
         spread_ties: !args.keep_ties,
+        unknown_outputs: args.unknown_outputs,
     };
     let bar = ProgressBar::new_spinner().with_style(style());
     bar.set_message(experiment.trace.path().display().to_string());

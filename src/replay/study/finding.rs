@@ -39,7 +39,8 @@ pub struct Scenario {
     pub time_scale: f64,
     /// Mean requests a second.
     pub requests_per_second: f64,
-    /// Token hit ratio of an infinite cache shared by all.
+    /// Token hit ratio of an engine with an infinite cache that serves all: full blocks, those that outputs completed among
+    /// them where the trace tells what they were.
     pub ideal_token_hit_ratio: f64,
     /// Token hit ratio of one LRU cache as large as all instances' together.
     pub pooled_token_hit_ratio: f64,

@@ -125,7 +125,7 @@ def main():
                 fit = fit or live
                 simulated = folder / f"simulated-{policy}.csv"
                 command = [arguments.warmpath, "replay", trace, "--policy", policy, "--instances", "2", "--blocks", str(BLOCKS)]
-                subprocess.run([*command, "--keep-ties", "--fit", fit, "--csv", simulated], check=True)
+                subprocess.run([*command, "--keep-ties", "--unknown-outputs", "--fit", fit, "--csv", simulated], check=True)
                 all_figures.append(compare(policy, read(live), read(simulated)))
         finally:
             for vllm in vllms:

@@ -137,7 +137,7 @@ proptest! {
         let contents = contents(&ids);
         let prompt = Prompt::Blocks { contents: &contents, tokens };
         let request = Request { namespace: Namespace::of_model(MODEL), prompt, session: None };
-        let may = |instance: InstanceId| allowed[instance.index() as usize];
+        let may = |instance: InstanceId| allowed[instance.index()];
         let (before, in_flight) = (router.instances(now), router.in_flight());
         let explained = router.explain(&request, &may, now);
         // Asked twice it says the same, and nothing is booked.

@@ -308,6 +308,8 @@ async fn a_text_goes_by_its_bytes_without_a_tokenizer_and_by_load_where_there_is
     let first = app.client.route(request.clone()).await.unwrap().into_inner();
     // A quarter of its bytes, and what it shares is guessed too.
     assert_eq!((first.is_estimated, first.prompt_tokens, first.overlap_tokens), (true, 1180 / 4, 0));
+    let end = CompleteRequest { request_id: first.request_id, outcome: Outcome::Finished.into(), output_tokens: 1 };
+    app.client.complete(end).await.unwrap();
     let second = app.client.route(request.clone()).await.unwrap().into_inner();
     assert!(second.instance == first.instance && second.overlap_tokens > 0, "{second:?}");
     assert!(app.client.explain(request.clone()).await.unwrap().into_inner().is_estimated);

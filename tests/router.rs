@@ -126,6 +126,48 @@ fn policies() -> impl Strategy<Value = PolicyKind> {
 
 proptest! {
     #[test]
+    fn what_is_explained_is_what_is_then_decided(
+        policy in policies(),
+        steps in prop::collection::vec(step(), 1..60),
+        ids in prop::collection::vec(0..4_u64, 0..6),
+        tokens in 0..200_u32,
+        allowed in prop::collection::vec(any::<bool>(), 5),
+    ) {
+        let (router, now, _) = play(policy, &steps);
+        let contents = contents(&ids);
+        let prompt = Prompt::Blocks { contents: &contents, tokens };
+        let request = Request { namespace: Namespace::of_model(MODEL), prompt, session: None };
+        let may = |instance: InstanceId| allowed[instance.index()];
+        let (before, in_flight) = (router.instances(now), router.in_flight());
+        let explained = router.explain(&request, &may, now);
+        // Asked twice it says the same, and nothing is booked.
+        prop_assert_eq!(explained.as_ref().ok().map(|e| e.chosen), router.explain(&request, &may, now).ok().map(|e| e.chosen));
+        prop_assert_eq!((&router.instances(now), router.in_flight()), (&before, in_flight));
+        match (explained, router.route_among(&request, &may, now)) {
+            (Ok(explained), Ok(decision)) => {
+                let all: Vec<InstanceId> = before.iter().map(|state| state.instance).collect();
+                let mut told: Vec<InstanceId> = explained.candidates.iter().map(|candidate| candidate.instance).collect();
+                prop_assert!(told.iter().all(|&instance| may(instance)), "{:?}", told);
+                told.extend(explained.others.iter().map(|other| other.instance));
+                told.sort_unstable();
+                prop_assert_eq!(told, all);
+                let at = explained.candidates.iter().position(|candidate| candidate.instance == explained.chosen).unwrap();
+                let chosen = explained.candidates[at];
+                let best = explained.candidates.iter().map(|candidate| candidate.overlap_tokens).max();
+                prop_assert_eq!(
+                    (decision.instance, decision.prompt_tokens, decision.overlap_tokens, Some(decision.best_overlap_tokens)),
+                    (chosen.instance, explained.prompt_tokens, chosen.overlap_tokens, best)
+                );
+                prop_assert_eq!(decision.expected_ttft, chosen.load.prefill_wait + chosen.prefill);
+                if let Some(costs) = explained.costs {
+                    prop_assert_eq!(costs.len(), explained.candidates.len());
+                }
+            }
+            (explained, decision) => prop_assert_eq!(explained.err(), decision.err()),
+        }
+    }
+
+    #[test]
     fn a_log_reproduces_every_decision(policy in policies(), steps in prop::collection::vec(step(), 1..80)) {
         let (_, _, first) = play(policy, &steps);
         let (_, _, second) = play(policy, &steps);

@@ -21,16 +21,6 @@ pub(super) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
 }
 
-/// A prompt to be completed.
-pub(super) struct Prompt {
-    /// The model to complete it.
-    pub model: String,
-    /// Its token ids.
-    pub tokens: Vec<u32>,
-    /// Tokens to generate.
-    pub output_tokens: u32,
-}
-
 /// A request that was answered.
 pub(super) struct Answer {
     /// What the router said.
@@ -44,11 +34,20 @@ pub(super) struct Answer {
 #[derive(Serialize)]
 struct CompletionRequest<'a> {
     model: &'a str,
-    prompt: &'a [u32],
+    prompt: Prompt<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_salt: Option<&'a str>,
     max_tokens: u32,
     ignore_eos: bool,
     stream: bool,
     stream_options: StreamOptions,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Prompt<'a> {
+    Tokens(&'a [u32]),
+    Text(&'a str),
 }
 
 #[derive(Serialize)]
@@ -84,8 +83,7 @@ impl Client {
     }
 
     /// Asks where a prompt should go. Its load is booked there until [`abandon`](Self::abandon)ed.
-    pub async fn route(&mut self, prompt: Prompt) -> Result<RouteResponse> {
-        let request = RouteRequest { model: prompt.model, token_ids: prompt.tokens, ..RouteRequest::default() };
+    pub async fn route(&mut self, request: RouteRequest) -> Result<RouteResponse> {
         Ok(self.router.route(request).await.map_err(refused)?.into_inner())
     }
 
@@ -100,17 +98,21 @@ impl Client {
     }
 
     /// Routes a prompt, sends it where it was routed, and reads the answer to its end.
-    pub async fn complete(mut self, prompt: Prompt) -> Result<Answer> {
+    pub async fn complete(mut self, request: RouteRequest, output_tokens: u32) -> Result<Answer> {
         let body = serde_json::to_vec(&CompletionRequest {
-            model: &prompt.model,
-            prompt: &prompt.tokens,
-            max_tokens: prompt.output_tokens,
+            // An adapter is asked for as a model.
+            model: request.lora.as_ref().unwrap_or(&request.model),
+            prompt: match &request.text {
+                Some(text) => Prompt::Text(text),
+                None => Prompt::Tokens(&request.token_ids),
+            },
+            cache_salt: request.cache_salt.as_deref(),
+            max_tokens: output_tokens,
             ignore_eos: true,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
         })?;
-        let output_tokens = prompt.output_tokens;
-        let routed = self.route(prompt).await?;
+        let routed = self.route(request).await?;
         let answered = self.stream(&routed, body.into()).await;
         if answered.is_ok() {
             self.end(&routed, Outcome::Finished, output_tokens).await?;
@@ -130,9 +132,12 @@ impl Client {
     }
 
     async fn stream(&mut self, routed: &RouteResponse, body: Bytes) -> Result<(Instant, u32)> {
-        let request = hyper::Request::post(format!("{}/v1/completions", routed.url))
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
+        let mut request = hyper::Request::post(format!("{}/v1/completions", routed.url));
+        request = request.header("content-type", "application/json");
+        if let Some(rank) = routed.data_parallel_rank {
+            request = request.header("x-data-parallel-rank", rank);
+        }
+        let request = request.body(Full::new(body))?;
         let response = self.http.request(request).await?;
         ensure!(response.status().is_success(), "it answered {}", response.status());
         let mut events = Events::of(response.into_body());

@@ -1,6 +1,6 @@
 //! `warmpath route`.
 
-use super::client::{Client, Prompt};
+use super::client::Client;
 use super::instances::knowledge;
 use crate::serve::proto::{Barred, ExplainResponse, RouteRequest};
 use anyhow::{Context, Result};
@@ -17,6 +17,7 @@ use std::time::Instant;
 ///
 ///   warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --send
 ///   warmpath route --model mock --token-ids "$(seq -s, 1 4000)" --explain
+///   warmpath route --model mock --text "Once upon a time" --allow vllm-0,vllm-1
 ///
 /// With --explain: what every instance has cached, has to do and would cost, or
 /// why it may not take the prompt; the chosen one is marked by *. Nothing is
@@ -31,8 +32,24 @@ pub(super) struct Route {
     #[arg(long)]
     model: String,
     /// The prompt's token ids, separated by commas.
-    #[arg(long, value_name = "ID,…", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', required_unless_present = "text")]
     token_ids: Vec<u32>,
+    /// The prompt as a text, without a chat template.
+    #[arg(long, conflicts_with = "token_ids")]
+    text: Option<String>,
+    /// The LoRA adapter to use.
+    #[arg(long, value_name = "NAME")]
+    lora: Option<String>,
+    /// Share cached blocks only with prompts of the same salt.
+    #[arg(long, value_name = "SALT")]
+    cache_salt: Option<String>,
+    /// The conversation that it belongs to.
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// The instances that may take it, separated by commas; all where none is
+    /// named.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    allow: Vec<String>,
     /// Send the prompt to the chosen instance, too, and tell what it found cached.
     #[arg(long)]
     send: bool,
@@ -55,27 +72,35 @@ impl Route {
 
     async fn route(self) -> Result<()> {
         let mut client = Client::connect(self.router).await?;
+        let request = RouteRequest {
+            model: self.model,
+            token_ids: self.token_ids,
+            text: self.text,
+            lora: self.lora,
+            cache_salt: self.cache_salt,
+            session_id: self.session,
+            allowed_instances: self.allow,
+        };
         if self.explain {
-            let request = RouteRequest { model: self.model, token_ids: self.token_ids, ..RouteRequest::default() };
             return explain(&client.explain(request).await?, self.json);
         }
-        let prompt = Prompt { model: self.model, tokens: self.token_ids, output_tokens: self.max_tokens };
         let mut out = std::io::stdout().lock();
         let began = Instant::now();
         let (routed, answered) = if self.send {
-            let answer = client.complete(prompt).await?;
+            let answer = client.complete(request, self.max_tokens).await?;
             let first_token = answer.first_token.into_std().duration_since(began);
             (answer.routed, Some((answer.cached_tokens, first_token)))
         } else {
-            let routed = client.route(prompt).await?;
+            let routed = client.route(request).await?;
             client.abandon(&routed).await?;
             (routed, None)
         };
         writeln!(
             out,
-            "{} at {}: {} of {} prompt tokens cached there, {} at most anywhere; first token expected in {:.3} s",
+            "{} at {}: {}{} of {} prompt tokens cached there, {} at most anywhere; first token expected in {:.3} s",
             routed.instance,
             routed.url,
+            if routed.is_estimated { "about " } else { "" },
             routed.overlap_tokens,
             routed.prompt_tokens,
             routed.best_overlap_tokens,
@@ -92,7 +117,8 @@ impl Route {
 fn explain(explained: &ExplainResponse, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if !json {
-        writeln!(out, "{} prompt tokens, by {}:", explained.prompt_tokens, explained.policy)?;
+        let about = if explained.is_estimated { "about " } else { "" };
+        writeln!(out, "{about}{} prompt tokens, by {}:", explained.prompt_tokens, explained.policy)?;
     }
     for one in &explained.instances {
         let chosen = one.name == explained.chosen;

@@ -5,5 +5,6 @@ pub(super) mod grpc;
 pub(super) mod http;
 pub(super) mod observed;
 mod status;
+mod texts;
 mod ui;
 pub(super) mod vllm;

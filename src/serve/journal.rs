@@ -3,8 +3,12 @@
 //! Both are rings of a fixed size, whatever the traffic. A decision costs one uncontended lock; the steps are differences
 //! between readings of the metrics, and cost requests nothing.
 
-use super::telemetry::metrics::{Progress, Totals};
-use crate::routing::{Decision, Knowledge, RequestId, Time};
+mod verdict;
+
+pub use verdict::{Suspect, Verdict};
+
+use super::telemetry::metrics::{Cached, Compared, Progress, Totals};
+use crate::routing::{Decision, RequestId, Time};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -62,10 +66,11 @@ impl Why {
 #[derive(Default)]
 struct History {
     last: Option<(Time, Totals)>,
-    steps: VecDeque<Step>,
+    steps: VecDeque<(Step, Told)>,
 }
 
-/// What happened in one step of time. Shares are of the prompt tokens that were routed, and are missing when none were.
+/// What happened in one step of time. The three shares are of the same prompt tokens: those of the requests whose instances said
+/// what they had cached, or, where hardly any did, those of all that were routed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// When it ended, in seconds since 1970.
@@ -78,7 +83,7 @@ pub struct Step {
     pub best: Option<f64>,
     /// Cached at the chosen instance, as far as the index knew.
     pub chosen: Option<f64>,
-    /// Cached, as the instances said in the answers that came back; those that do not say count as nothing.
+    /// Cached, as the instances said in the answers that came back; missing where hardly any did.
     pub delivered: Option<f64>,
     /// Median time to the first token, in seconds.
     pub ttft_p50: Option<f64>,
@@ -121,18 +126,25 @@ impl Journal {
     pub fn step(&self, now: Time, totals: Totals) {
         let mut history = self.history.lock();
         if let Some((before, last)) = &history.last {
-            let step = Step::between(last, &totals, now.since(*before).as_secs_f64());
+            let told = Told::between(last, &totals);
+            let step = Step::of(&told, last, &totals, now.since(*before).as_secs_f64());
             if history.steps.len() == STEPS {
                 history.steps.pop_front();
             }
-            history.steps.push_back(step);
+            history.steps.push_back((step, told));
         }
         history.last = Some((now, totals));
     }
 
     /// The last hour, earliest first.
     pub fn steps(&self) -> Vec<Step> {
-        self.history.lock().steps.iter().cloned().collect()
+        self.history.lock().steps.iter().map(|(step, _)| step.clone()).collect()
+    }
+
+    /// What was told of prompt tokens over the last so many steps.
+    pub fn lately(&self, steps: usize) -> Told {
+        let history = self.history.lock();
+        history.steps.iter().rev().take(steps).fold(Told::default(), |sum, (_, told)| sum.plus(told))
     }
 
     fn slot(&self, request: RequestId) -> &Mutex<Option<Entry>> {
@@ -141,19 +153,17 @@ impl Journal {
 }
 
 impl Step {
-    fn between(from: &Totals, to: &Totals, seconds: f64) -> Self {
-        let prompt_tokens = to.prompt_tokens - from.prompt_tokens;
-        let share = |tokens: u64| (prompt_tokens > 0).then(|| tokens as f64 / prompt_tokens as f64);
+    fn of(told: &Told, from: &Totals, to: &Totals, seconds: f64) -> Self {
+        let shares = told.shares();
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let ttft = to.ttft.since(&from.ttft);
         Step {
             at,
             requests_per_second: (to.requests - from.requests) as f64 / seconds,
-            prompt_tokens_per_second: prompt_tokens as f64 / seconds,
-            best: share(to.best_tokens - from.best_tokens),
-            chosen: share(to.chosen_tokens - from.chosen_tokens),
-            // An answer ends after its request was routed, so it may report what an earlier step asked.
-            delivered: share(to.delivered_tokens - from.delivered_tokens).map(|share| share.min(1.0)),
+            prompt_tokens_per_second: told.routed.prompt_tokens as f64 / seconds,
+            best: shares.map(|shares| shares.best),
+            chosen: shares.map(|shares| shares.chosen),
+            delivered: shares.and_then(|shares| shares.delivered),
             ttft_p50: ttft.quantile(0.5),
             ttft_p99: ttft.quantile(0.99),
             in_flight: to.in_flight,
@@ -161,94 +171,72 @@ impl Step {
     }
 }
 
-/// Where to look when not enough is served from caches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Suspect {
-    /// Nothing was routed lately.
-    Idle,
-    /// Most of what could be cached is, and is found.
-    Nothing,
-    /// Prompts share little with what is cached anywhere.
-    Workload,
-    /// More is cached than where requests are sent.
-    Policy,
-    /// Instances have less, or more, cached than the index says.
-    Index,
+/// What was told of the prompt tokens of some time: of the requests that were routed in it, and of those whose answers ended in it
+/// and said what had been cached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    routed: Cached,
+    compared: Compared,
 }
 
-/// Is it routing well, and if not, why?
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// In one word.
-    pub suspect: Suspect,
-    /// In one sentence.
-    pub says: String,
-    /// The share of prompt tokens cached at the best instance, over the last five minutes.
-    pub best: Option<f64>,
-    /// The same at the chosen instance.
-    pub chosen: Option<f64>,
-    /// The same as instances reported it.
-    pub delivered: Option<f64>,
+/// Shares of one and the same prompt tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Shares {
+    best: f64,
+    chosen: f64,
+    /// `None` where hardly any answer says.
+    delivered: Option<f64>,
 }
 
-/// Steps that a verdict looks at: five minutes.
-const LATELY: usize = 60;
-/// A difference of so many points is worth a look.
-const WIDE: f64 = 0.05;
-/// A difference that answers still under way, and a few that do not say, cannot explain.
-const UNTRUE: f64 = 0.10;
-/// Less than this share cached anywhere is little.
-const LITTLE: f64 = 0.10;
+/// Answers for less than this share of the prompt tokens say nothing about the rest.
+const FEW: f64 = 0.10;
 
-impl Verdict {
-    /// What the last steps say, beside how far the index is to be believed about each instance.
-    pub fn of(steps: &[Step], knowledge: &[Knowledge]) -> Self {
-        let lately = &steps[steps.len().saturating_sub(LATELY)..];
-        let tokens: f64 = lately.iter().map(|step| step.prompt_tokens_per_second).sum();
-        let mean = |share: fn(&Step) -> Option<f64>| {
-            lately.iter().map(|step| share(step).unwrap_or(0.0) * step.prompt_tokens_per_second).sum::<f64>() / tokens
+impl Told {
+    fn between(from: &Totals, to: &Totals) -> Told {
+        let since = |to: &Cached, from: &Cached| Cached {
+            prompt_tokens: to.prompt_tokens - from.prompt_tokens,
+            best_tokens: to.best_tokens - from.best_tokens,
+            chosen_tokens: to.chosen_tokens - from.chosen_tokens,
         };
-        if tokens == 0.0 {
-            let says = "Nothing was routed in the last five minutes.".to_owned();
-            return Verdict { suspect: Suspect::Idle, says, best: None, chosen: None, delivered: None };
+        Told {
+            routed: since(&to.routed, &from.routed),
+            compared: Compared {
+                predicted: since(&to.compared.predicted, &from.compared.predicted),
+                delivered_tokens: to.compared.delivered_tokens - from.compared.delivered_tokens,
+            },
         }
-        let (best, chosen, delivered) = (mean(|step| step.best), mean(|step| step.chosen), mean(|step| step.delivered));
-        let unsure = knowledge.iter().filter(|knowledge| **knowledge != Knowledge::Exact).count();
-        let percent = |share: f64| format!("{:.0} %", share * 100.0);
-        let (suspect, says) = match () {
-            () if delivered > 0.0 && (chosen - delivered).abs() > UNTRUE => (
-                Suspect::Index,
-                format!(
-                    "The index: {} of prompt tokens were predicted to be cached, and {} were delivered; {unsure} of {} \
-                     instances are not known exactly.",
-                    percent(chosen),
-                    percent(delivered),
-                    knowledge.len()
-                ),
-            ),
-            () if best - chosen > WIDE => (
-                Suspect::Policy,
-                format!(
-                    "The policy, or too little capacity: {} of prompt tokens were cached somewhere, and {} where they \
-                     were sent, because load outweighed the rest.",
-                    percent(best),
-                    percent(chosen)
-                ),
-            ),
-            () if best < LITTLE => (
-                Suspect::Workload,
-                format!(
-                    "The workload, or caches that are too small: only {} of prompt tokens were cached anywhere.",
-                    percent(best)
-                ),
-            ),
-            () => (
-                Suspect::Nothing,
-                format!("Routing well: {} of prompt tokens were cached where they were sent.", percent(chosen)),
-            ),
+    }
+
+    fn plus(&self, other: &Told) -> Told {
+        let sum = |one: &Cached, other: &Cached| Cached {
+            prompt_tokens: one.prompt_tokens + other.prompt_tokens,
+            best_tokens: one.best_tokens + other.best_tokens,
+            chosen_tokens: one.chosen_tokens + other.chosen_tokens,
         };
-        Verdict { suspect, says, best: Some(best), chosen: Some(chosen), delivered: Some(delivered) }
+        Told {
+            routed: sum(&self.routed, &other.routed),
+            compared: Compared {
+                predicted: sum(&self.compared.predicted, &other.compared.predicted),
+                delivered_tokens: self.compared.delivered_tokens + other.compared.delivered_tokens,
+            },
+        }
+    }
+
+    /// `None` when there were no prompt tokens at all.
+    fn shares(&self) -> Option<Shares> {
+        let Told { routed, compared } = self;
+        let says = compared.predicted.prompt_tokens as f64;
+        let (of, delivered) = match says > 0.0 && says >= FEW * routed.prompt_tokens as f64 {
+            true => (&compared.predicted, Some(compared.delivered_tokens)),
+            false => (routed, None),
+        };
+        // The counters are read one after another while requests go on.
+        let share = |tokens: u64| (tokens as f64 / of.prompt_tokens as f64).min(1.0);
+        (of.prompt_tokens > 0).then(|| Shares {
+            best: share(of.best_tokens),
+            chosen: share(of.chosen_tokens),
+            delivered: delivered.map(share),
+        })
     }
 }
 
@@ -298,6 +286,28 @@ mod tests {
         }
     }
 
+    fn cached(prompt_tokens: u64, best_tokens: u64, chosen_tokens: u64) -> Cached {
+        Cached { prompt_tokens, best_tokens, chosen_tokens }
+    }
+
+    #[test]
+    fn shares_are_of_the_same_requests() {
+        let told =
+            |routed, predicted, delivered_tokens| Told { routed, compared: Compared { predicted, delivered_tokens } };
+        let shares = |best, chosen, delivered| Some(Shares { best, chosen, delivered });
+        for (told, expected) in [
+            (told(cached(0, 0, 0), cached(0, 0, 0), 0), None),
+            // Half of the requests are streams that never say; what was delivered of the other half is no less for it.
+            (told(cached(2000, 1600, 1200), cached(1000, 800, 600), 600), shares(0.8, 0.6, Some(0.6))),
+            (told(cached(2000, 1600, 1200), cached(0, 0, 0), 0), shares(0.8, 0.6, None)),
+            (told(cached(2000, 1600, 1200), cached(100, 0, 0), 0), shares(0.8, 0.6, None)),
+            // Answers end after their requests were routed.
+            (told(cached(0, 0, 0), cached(1000, 500, 500), 250), shares(0.5, 0.5, Some(0.25))),
+        ] {
+            assert_eq!(told.shares(), expected, "{told:?}");
+        }
+    }
+
     #[test]
     fn an_hour_is_kept_in_differences() {
         let journal = Journal::new();
@@ -305,10 +315,11 @@ mod tests {
         for step in 0..=(STEPS as u64 + 5) {
             let totals = Totals {
                 requests: 10 * step,
-                prompt_tokens: 1000 * step,
-                best_tokens: 800 * step,
-                chosen_tokens: 500 * step,
-                delivered_tokens: 450 * step,
+                routed: cached(1000 * step, 800 * step, 500 * step),
+                compared: Compared {
+                    predicted: cached(500 * step, 350 * step, 300 * step),
+                    delivered_tokens: 250 * step,
+                },
                 in_flight: step,
                 ..Totals::default()
             };
@@ -318,37 +329,8 @@ mod tests {
         assert_eq!(steps.len(), STEPS);
         let last = steps.last().unwrap();
         assert_eq!((last.requests_per_second, last.prompt_tokens_per_second), (2.0, 200.0));
-        assert_eq!((last.best, last.chosen, last.delivered), (Some(0.8), Some(0.5), Some(0.45)));
+        // All of the same requests: those whose answers say.
+        assert_eq!((last.best, last.chosen, last.delivered), (Some(0.7), Some(0.6), Some(0.5)));
         assert_eq!((last.ttft_p50, last.in_flight), (None, STEPS as u64 + 5));
-    }
-
-    #[test]
-    fn a_verdict_names_who_is_to_blame() {
-        let step = |best, chosen, delivered| Step {
-            at: 0,
-            requests_per_second: 1.0,
-            prompt_tokens_per_second: 100.0,
-            best: Some(best),
-            chosen: Some(chosen),
-            delivered: Some(delivered),
-            ttft_p50: None,
-            ttft_p99: None,
-            in_flight: 0,
-        };
-        let idle =
-            Step { prompt_tokens_per_second: 0.0, best: None, chosen: None, delivered: None, ..step(0.0, 0.0, 0.0) };
-        for (step, suspect) in [
-            (idle, Suspect::Idle),
-            (step(0.9, 0.88, 0.88), Suspect::Nothing),
-            // Answers that do not say what was cached prove nothing against the index.
-            (step(0.9, 0.88, 0.0), Suspect::Nothing),
-            (step(0.03, 0.03, 0.03), Suspect::Workload),
-            (step(0.9, 0.5, 0.5), Suspect::Policy),
-            (step(0.9, 0.9, 0.6), Suspect::Index),
-            (step(0.2, 0.2, 0.6), Suspect::Index),
-        ] {
-            let verdict = Verdict::of(std::slice::from_ref(&step), &[Knowledge::Degraded]);
-            assert_eq!(verdict.suspect, suspect, "{step:?} {verdict:?}");
-        }
     }
 }

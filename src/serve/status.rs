@@ -127,7 +127,7 @@ impl Status {
             policy: config.policy_spec().to_string(),
             uptime_seconds: core.now().as_secs_f64(),
             draining: core.is_draining(),
-            verdict: Verdict::of(&history, &knowledge),
+            verdict: Verdict::of(core.journal(), &knowledge),
             in_flight: core.router().in_flight(),
             index_blocks: index.blocks,
             index_bytes: index.bytes,

@@ -80,7 +80,7 @@ async fn reports_tell_of_others_and_of_the_cache() {
 #[tokio::test]
 async fn what_was_predicted_is_compared_with_what_was_delivered() {
     let mock = start_mock(mock_config()).await;
-    let app = start_app(config(vec![instance("only", mock.http, None)])).await;
+    let mut app = start_app(config(vec![instance("only", mock.http, None)])).await;
     let verdict =
         |verdict: &str| app.metric(&format!("warmpath_predictions_total{{instance=\"only\",delivered=\"{verdict}\"}}"));
     // Its cache is warm already, as nobody told.
@@ -93,6 +93,11 @@ async fn what_was_predicted_is_compared_with_what_was_delivered() {
     assert_eq!(verdict("less"), 0.0);
     assert_eq!(app.metric("warmpath_predicted_tokens_total{instance=\"only\"}"), 96.0);
     assert_eq!(app.metric("warmpath_delivered_tokens_total{instance=\"only\"}"), 192.0);
+    // Of the same two requests; neither the one that never came through here nor this one, whose instance does not say, counts.
+    app.route(&prompt(1, 100)).await.unwrap();
+    assert_eq!(app.metric("warmpath_compared_prompt_tokens_total{instance=\"only\"}"), 200.0);
+    assert_eq!(app.metric("warmpath_compared_best_tokens_total{instance=\"only\"}"), 96.0);
+    assert_eq!(app.metric("warmpath_prompt_tokens_total"), 300.0);
     app.running.stop().await;
     mock.running.stop().await;
 }

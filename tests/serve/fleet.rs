@@ -294,8 +294,58 @@ async fn a_text_is_made_tokens_where_there_is_a_tokenizer() {
     assert!(first.overlap_tokens == 0 && second.overlap_tokens > 0, "{second:?}");
     let both = RouteRequest { text: text.clone(), ..route_request(&[1]) };
     assert_eq!(app.client.route(both).await.unwrap_err().code(), Code::InvalidArgument);
+    assert!(!second.is_estimated);
     let other = RouteRequest { text, model: "other".to_owned(), ..route_request(&[]) };
-    assert_eq!(app.client.route(other).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(app.client.route(other).await.unwrap_err().code(), Code::NotFound);
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_goes_by_its_bytes_without_a_tokenizer_and_by_load_where_there_is_no_time() {
+    let text = Some("A text that is long enough to be several blocks of tokens. ".repeat(20));
+    let request = RouteRequest { text, ..route_request(&[]) };
+    let mut app = start_app(config(vec![instance("a", NOWHERE, None), instance("b", NOWHERE_ELSE, None)])).await;
+    let first = app.client.route(request.clone()).await.unwrap().into_inner();
+    // A quarter of its bytes, and what it shares is guessed too.
+    assert_eq!((first.is_estimated, first.prompt_tokens, first.overlap_tokens), (true, 1180 / 4, 0));
+    let end = CompleteRequest { request_id: first.request_id, outcome: Outcome::Finished.into(), output_tokens: 1 };
+    app.client.complete(end).await.unwrap();
+    let second = app.client.route(request.clone()).await.unwrap().into_inner();
+    assert!(second.instance == first.instance && second.overlap_tokens > 0, "{second:?}");
+    assert!(app.client.explain(request.clone()).await.unwrap().into_inner().is_estimated);
+    assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), 3.0);
+    let empty = RouteRequest { text: Some(String::new()), ..route_request(&[]) };
+    assert_eq!(app.client.route(empty).await.unwrap_err().code(), Code::InvalidArgument);
+    app.running.stop().await;
+
+    let mut config = config(vec![instance("a", NOWHERE, None)]);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools");
+    config.tokenizers = vec![warmpath::config::Tokenizer { model: MODEL.to_owned(), path: folder }];
+    config.http.tokenize_max = std::time::Duration::ZERO;
+    let mut app = start_app(config).await;
+    // Longer than can be made tokens in no time.
+    let text = Some("One word after another, and none like those before. ".repeat(20_000));
+    let late = app.client.route(RouteRequest { text, ..route_request(&[]) }).await.unwrap().into_inner();
+    assert_eq!((late.is_estimated, late.prompt_tokens, late.overlap_tokens), (true, 260_000, 0));
+    assert_eq!(app.metric("warmpath_routed_by_load_total{reason=\"late\"}"), 1.0);
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn the_rank_to_send_to_is_told_and_all_ranks_are_allowed_by_one_name() {
+    let mut app = start_app(config(vec![instance("a", NOWHERE, None)])).await;
+    let ranks = RegisterInstanceRequest { data_parallel_ranks: Some(2), ..registration("many", NOWHERE_ELSE) };
+    app.fleet.register_instance(ranks).await.unwrap();
+    let mut told = Vec::new();
+    for (allowed, seed) in [("many", 1), ("many", 2), ("many.dp1", 3), ("a", 4)] {
+        let request = RouteRequest { allowed_instances: vec![allowed.to_owned()], ..route_request(&prompt(seed, 100)) };
+        let routed = app.client.route(request).await.unwrap().into_inner();
+        told.push((routed.instance, routed.data_parallel_rank));
+    }
+    // The second one goes to the rank that is idle.
+    told[..2].sort();
+    let expected = [("many.dp0", Some(0)), ("many.dp1", Some(1)), ("many.dp1", Some(1)), ("a", None)];
+    assert_eq!(told, expected.map(|(name, rank)| (name.to_owned(), rank)));
     app.running.stop().await;
 }
 
@@ -332,6 +382,9 @@ async fn the_command_line_looks_at_the_fleet_and_changes_it() {
     let explained = warmpath(&[&explain[..], &["--json"]].concat()).await;
     let first: serde_json::Value = serde_json::from_str(explained.lines().next().unwrap()).unwrap();
     assert_eq!((&first["chosen"], &first["barred"]), (&json!(true), &json!(null)));
+    let text = ["route", "--router", &router, "--model", MODEL, "--text", "It was", "--allow", "a", "--session", "s"];
+    let placed = warmpath(&[&text[..], &["--lora", "l", "--cache-salt", "c"]].concat()).await;
+    assert!(placed.starts_with("a at http://127.0.0.1:1: about 0 of 1 prompt tokens"), "{placed}");
     assert_eq!(app.core.router().in_flight(), 0);
     assert_eq!(instances(&["remove", "b"]).await, "removed; 0 requests had not ended\n");
     assert_eq!(instances(&["list"]).await.lines().count(), 1);

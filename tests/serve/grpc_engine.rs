@@ -78,6 +78,8 @@ async fn generate_goes_where_the_prompt_is_cached_and_streams_back() {
         assert_eq!(answer.metadata().get(key).unwrap(), value, "{key}");
     }
     drop(answer);
+    // What it still has to do would count against it.
+    eventually("its end", || app.core.router().in_flight() == 0).await;
     let (streamed, last, cached) = read(&mut client, generate(prompt(1, 100), 4, true)).await.unwrap();
     assert_eq!((streamed.len(), last.as_slice(), cached), (4, &streamed[3..], 96));
     let (none, whole, _) = read(&mut client, generate(prompt(1, 100), 4, false)).await.unwrap();
@@ -404,4 +406,77 @@ async fn a_fleet_of_several_models_wants_one_named() {
     app.running.stop().await;
     a.running.stop().await;
     b.running.stop().await;
+}
+
+/// `VllmEngine` at this address takes calls and says, after a head or not, nothing more.
+async fn silent(has_head: bool) -> SocketAddr {
+    let handler = async move || {
+        if !has_head {
+            std::future::pending::<()>().await;
+        }
+        let first = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(frame(b"\x0a\x02\x0a\x00"))]);
+        let stream = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+        let mut response = axum::response::Response::new(Body::from_stream(stream));
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        response
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
+    address
+}
+
+#[tokio::test]
+async fn an_engine_may_be_silent_only_so_long_where_that_is_configured() {
+    for (has_head, code) in [(false, Code::DeadlineExceeded), (true, Code::Unavailable)] {
+        let mut config = config(vec![at("slow", silent(has_head).await)]);
+        config.http.head_max = Some(Duration::from_millis(200));
+        config.http.idle_max = Some(Duration::from_millis(200));
+        let app = start_app(config).await;
+        let mut client = engine(app.grpc).await;
+        let error = match client.generate(generate(prompt(1, 40), 4, true)).await {
+            Ok(answer) => {
+                let mut answer = answer.into_inner();
+                assert!(soon("a message", answer.message()).await.unwrap().is_some());
+                soon("its end", answer.message()).await.unwrap_err()
+            }
+            Err(error) => error,
+        };
+        assert_eq!(error.code(), code, "{error}");
+        eventually("the end", || app.core.router().in_flight() == 0).await;
+        assert_eq!(app.metric("warmpath_upstream_failures_total{instance=\"slow\",kind=\"late\"}"), 1.0);
+        app.running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_text_is_made_tokens_or_goes_by_its_bytes() {
+    let text =
+        |words: &str| GenerateRequest { input: Some(Input::Text(words.to_owned())), ..generate(Vec::new(), 1, true) };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools");
+    for tokenizer in [true, false] {
+        let (address, mut kept) = keeper("0", frame(b"")).await;
+        let (other, mut others) = keeper("0", frame(b"")).await;
+        let mut config = config(vec![at("a", address), at("b", other)]);
+        config.http.tokenize_max = Duration::from_secs(30);
+        if tokenizer {
+            config.tokenizers = vec![warmpath::config::Tokenizer { model: MODEL.to_owned(), path: folder.clone() }];
+        }
+        let app = start_app(config).await;
+        let long = "Once upon a time there was a machine. ".repeat(30);
+        let mut went = Vec::new();
+        for words in [long.clone(), format!("{long} And then?"), long] {
+            let body = frame(&text(&words).encode_to_vec());
+            let (head, _) = call(app.grpc, GENERATE, HeaderMap::new(), body.clone()).await;
+            // The engine is sent the text all the same.
+            let sent = tokio::select! { sent = kept.recv() => sent, sent = others.recv() => sent };
+            assert_eq!(sent.unwrap().1, body);
+            went.push(head.headers["x-warmpath-instance"].clone());
+            assert_eq!(head.headers.contains_key("x-warmpath-overlap-tokens"), tokenizer);
+        }
+        assert!(went.iter().all(|instance| *instance == went[0]), "{went:?}");
+        let guessed = if tokenizer { 0.0 } else { 3.0 };
+        assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), guessed);
+        app.running.stop().await;
+    }
 }

@@ -1,10 +1,11 @@
 //! One policy's turn: the trace at its pace, open loop.
 
 use super::fleet::{Fleet, MODEL};
-use crate::cli::client::{Answer, Client, Prompt};
+use crate::cli::client::{Answer, Client};
 use crate::replay::{Balance, Summary};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicyKind;
+use crate::serve::proto::RouteRequest;
 use crate::trace::{Record, prompt};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -64,11 +65,12 @@ pub(super) async fn run(
     for record in records {
         let due = begin + record.at.mul_f64(pace.time_scale / pace.speed);
         let tokens = prompt::tokens(record, block_size);
-        let prompt = Prompt { model: MODEL.to_owned(), tokens, output_tokens: record.output_tokens };
+        let request = RouteRequest { model: MODEL.to_owned(), token_ids: tokens, ..RouteRequest::default() };
+        let output_tokens = record.output_tokens;
         sleep_until(due).await;
         let (client, prompt_tokens) = (client.clone(), record.prompt_tokens);
         sent.spawn(async move {
-            let answer = client.complete(prompt).await?;
+            let answer = client.complete(request, output_tokens).await?;
             Ok(Timed { due, prompt_tokens, answer })
         });
         while let Some(done) = sent.try_join_next() {

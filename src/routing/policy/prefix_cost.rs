@@ -29,6 +29,7 @@
 
 use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;
+use std::cmp::Reverse;
 
 pub(super) struct PrefixCost {
     tight: Weights,
@@ -52,8 +53,9 @@ impl Default for PrefixCost {
     }
 }
 
-/// Costs are estimates: within this factor of the least they are equal, and the one with the least to do is chosen, by requests in
-/// flight, then by requests ever given. So small chances, as who was first to show how fast it is, do not become habits.
+/// Costs are estimates: within this factor of the least they are equal, and the one with the least to do is chosen: by requests in
+/// flight, then by what it has cached, then by requests ever given. So small chances, as who was first to show how fast it is, do
+/// not become habits, and a short prompt, whose prefill is one step with or without a cache, still goes where it is known.
 const AS_GOOD: f64 = 1.02;
 
 /// The delay on others grows without bound as the fleet saturates; past this share it is as good as infinite.
@@ -67,7 +69,12 @@ impl Policy for PrefixCost {
             let cost = cost(candidate);
             let (requests, assigned) = candidate.load.order();
             // Costs are not negative, and such floats are ordered as their bits are.
-            if cost <= least * AS_GOOD { (0, requests, assigned, cost.to_bits()) } else { (1, 0, 0, cost.to_bits()) }
+            let cached = Reverse(candidate.overlap_tokens);
+            if cost <= least * AS_GOOD {
+                (0, requests, cached, assigned, cost.to_bits())
+            } else {
+                (1, 0, Reverse(0), 0, cost.to_bits())
+            }
         };
         smallest(view, |a, b| rank(a).cmp(&rank(b)))
     }

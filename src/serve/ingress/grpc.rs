@@ -5,15 +5,16 @@ mod watch;
 mod weighed;
 
 use super::status;
+use super::texts::KnownText;
 use crate::routing::block::Namespace;
-use crate::routing::{self, Fact, InstanceId, Prompt, Request, RequestId, SessionKey};
+use crate::routing::{self, Fact, InstanceId, Request, RequestId, SessionKey};
 use crate::serve::core::Core;
 use crate::serve::proto::router_server::Router;
 use crate::serve::proto::{
     Availability, CompleteRequest, CompleteResponse, ExplainResponse, FirstTokenRequest, FirstTokenResponse, Instance,
     InstancesRequest, InstancesResponse, Knowledge, Load, Outcome, RouteRequest, RouteResponse, WatchRequest,
 };
-use crate::serve::tokenizer::{Tokenizers, Untokenized};
+use crate::serve::tokenizer::Tokenizers;
 use std::sync::Arc;
 use tonic::{Response, Status};
 
@@ -37,26 +38,19 @@ impl Service {
         self.core.learn(fact).map_err(|error| status::of_learn(&error))
     }
 
-    /// The prompt's token ids, made of its text where it is one.
-    async fn tokens(&self, request: &mut RouteRequest) -> Result<Vec<u32>, Status> {
+    /// What is known of the prompt; of a text its tokens, where it can be made tokens in time.
+    async fn known(&self, request: &mut RouteRequest) -> Result<KnownText, Status> {
         let tokens = std::mem::take(&mut request.token_ids);
-        let Some(text) = request.text.take() else {
-            return Ok(tokens);
-        };
-        if !tokens.is_empty() {
-            return Err(Status::invalid_argument(
-                "the prompt is given both as token_ids and as text; send one of them",
-            ));
-        }
-        self.tokenizers.text(&request.model, &text).await.map_err(|untokenized| match untokenized {
-            Untokenized::NoTokenizer => Status::failed_precondition(
-                "the router has no tokenizer for this model; send token_ids, or configure [[tokenizers]] for it",
-            ),
-            Untokenized::Late => Status::unavailable("the text was not tokenized in time; send it again, or token_ids"),
-            Untokenized::Unsupported | Untokenized::MoreThanText => {
-                Status::invalid_argument("the text cannot be tokenized; send token_ids")
+        match request.text.take() {
+            None => Ok(KnownText::Tokens(tokens)),
+            Some(text) if text.is_empty() => Ok(KnownText::Tokens(tokens)),
+            Some(text) if tokens.is_empty() => {
+                Ok(KnownText::of(&self.core, &self.tokenizers, &request.model, &text).await)
             }
-        })
+            Some(_) => {
+                Err(Status::invalid_argument("the prompt is given both as token_ids and as text; send one of them"))
+            }
+        }
     }
 
     /// The instances that the request allows; all where it names none.
@@ -81,9 +75,9 @@ impl Service {
 impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
         let mut request = request.into_inner();
-        let tokens = self.tokens(&mut request).await?;
+        let known = self.known(&mut request).await?;
         let allowed = self.allowed(&request)?;
-        let decision = self.core.route_among(&placed(&request, &tokens), &|instance| is_allowed(&allowed, instance));
+        let decision = self.core.route_among(&placed(&request, &known), &|instance| is_allowed(&allowed, instance));
         let decision = decision.map_err(|error| status::of_route(&error))?;
         let member = self.core.member(decision.instance);
         Ok(Response::new(RouteResponse {
@@ -95,16 +89,17 @@ impl Router for Service {
             best_overlap_tokens: decision.best_overlap_tokens,
             expected_ttft_seconds: decision.expected_ttft.as_secs_f64(),
             data_parallel_rank: member.data_parallel_rank,
+            is_estimated: known.is_estimated(),
         }))
     }
 
     async fn explain(&self, request: tonic::Request<RouteRequest>) -> Result<Response<ExplainResponse>, Status> {
         let mut request = request.into_inner();
-        let tokens = self.tokens(&mut request).await?;
+        let known = self.known(&mut request).await?;
         let allowed = self.allowed(&request)?;
-        let explained = self.core.explain(&placed(&request, &tokens), &|instance| is_allowed(&allowed, instance));
+        let explained = self.core.explain(&placed(&request, &known), &|instance| is_allowed(&allowed, instance));
         let explanation = explained.map_err(|error| status::of_route(&error))?;
-        Ok(Response::new(weighed::answer(&self.core, &explanation)))
+        Ok(Response::new(weighed::answer(&self.core, &explanation, known.is_estimated())))
     }
 
     type WatchStream = watch::Changes;
@@ -144,11 +139,11 @@ impl Router for Service {
     }
 }
 
-fn placed<'a>(request: &'a RouteRequest, tokens: &'a [u32]) -> Request<'a> {
+fn placed<'a>(request: &'a RouteRequest, known: &'a KnownText) -> Request<'a> {
     let RouteRequest { model, lora, cache_salt, session_id, .. } = request;
     Request {
         namespace: Namespace { model, lora: lora.as_deref(), cache_salt: cache_salt.as_deref() },
-        prompt: Prompt::Tokens(tokens),
+        prompt: known.prompt(),
         session: session_id.as_deref().map(SessionKey::of),
     }
 }

@@ -12,16 +12,16 @@
 mod method;
 mod view;
 
-use super::http::view::Said;
 use super::status;
+use super::texts::KnownText;
 use crate::config::Protocol;
 use crate::routing::block::Namespace;
 use crate::routing::{Availability, InstanceId, Prompt, Request, RouteError, SessionKey};
 use crate::serve::core::Core;
 use crate::serve::protobuf::{Fields, Value};
-use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
+use crate::serve::telemetry::labels::{Answer, ByLoad};
 use crate::serve::ticket::Ticket;
-use crate::serve::tokenizer::{Tokenizers, Untokenized};
+use crate::serve::tokenizer::Tokenizers;
 use crate::serve::upstream::{CallError, Forward, ForwardError, Place, Placed, Upstream, grpc};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -31,7 +31,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use method::{Method, SERVICES};
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -122,29 +121,15 @@ impl Server {
             None => self.core.only_model_of(forward.protocol).ok_or_else(|| self.which_model(forward.protocol))?,
         };
         let estimate = of_bytes(forward.body.len());
-        let (text, contents);
+        let text;
         let (prompt, by_load) = match &view.prompt {
             Prompted::Tokens(tokens) => (Prompt::Tokens(tokens), None),
             Prompted::ByLoad(reason) => (estimate, Some(*reason)),
             Prompted::Missing => (estimate, Some(ByLoad::NoPrompt)),
-            Prompted::Text(prompt) => match self.tokenizers.text(model, prompt).await {
-                Ok(tokens) => {
-                    text = tokens;
-                    (Prompt::Tokens(&text), None)
-                }
-                Err(Untokenized::Late) => (estimate, Some(ByLoad::Late)),
-                Err(untokenized) => {
-                    let guess = match untokenized {
-                        Untokenized::NoTokenizer => Guess::NoTokenizer,
-                        Untokenized::MoreThanText => Guess::Content,
-                        Untokenized::Unsupported | Untokenized::Late => Guess::Unsupported,
-                    };
-                    self.core.metrics().guesses.of(guess).increment(1);
-                    let said = Said::of(Cow::Borrowed(prompt.as_bytes()));
-                    contents = said.contents(self.core.router().config().block_size);
-                    (Prompt::Guessed { contents: &contents, tokens: said.tokens(None) }, None)
-                }
-            },
+            Prompted::Text(prompt) => {
+                text = KnownText::of(&self.core, &self.tokenizers, model, prompt).await;
+                (text.prompt(), None)
+            }
         };
         if let Some(reason) = by_load {
             self.core.metrics().by_load.of(reason).increment(1);

@@ -10,7 +10,7 @@ use super::labels::{
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::index::IndexStats;
-use crate::routing::{self, Availability, Fact, InstanceId, InstanceState, RequestId};
+use crate::routing::{self, Availability, Decision, Fact, InstanceId, InstanceState, RequestId};
 use std::sync::OnceLock;
 
 /// One app's metrics.
@@ -91,6 +91,8 @@ pub(crate) struct InstanceMetrics {
     predictions: PerLabel<Verdict, Counter>,
     predicted_tokens: Counter,
     delivered_tokens: Counter,
+    compared_prompt_tokens: Counter,
+    compared_best_tokens: Counter,
     /// See [`Metric::LoadReads`].
     pub load_reads: PerLabel<LoadRead, Counter>,
     /// See [`Metric::LoadAge`].
@@ -107,15 +109,17 @@ pub(crate) struct InstanceMetrics {
 
 impl InstanceMetrics {
     /// Compares what was predicted to be cached with what was.
-    pub fn delivered(&self, predicted_tokens: u32, cached_tokens: u32) {
-        let verdict = match cached_tokens.cmp(&predicted_tokens) {
+    pub fn delivered(&self, predicted: &Decision, cached_tokens: u32) {
+        let verdict = match cached_tokens.cmp(&predicted.overlap_tokens) {
             std::cmp::Ordering::Equal => Verdict::Equal,
             std::cmp::Ordering::Less => Verdict::Less,
             std::cmp::Ordering::Greater => Verdict::More,
         };
         self.predictions.of(verdict).increment(1);
-        self.predicted_tokens.increment(predicted_tokens.into());
+        self.predicted_tokens.increment(predicted.overlap_tokens.into());
         self.delivered_tokens.increment(cached_tokens.into());
+        self.compared_prompt_tokens.increment(predicted.prompt_tokens.into());
+        self.compared_best_tokens.increment(predicted.best_overlap_tokens.into());
     }
 }
 
@@ -145,6 +149,8 @@ impl InstanceMetrics {
             predictions: registry.counters(Metric::Predictions, Some(name)),
             predicted_tokens: registry.counter(Metric::PredictedTokens, Some(name), None),
             delivered_tokens: registry.counter(Metric::DeliveredTokens, Some(name), None),
+            compared_prompt_tokens: registry.counter(Metric::ComparedPromptTokens, Some(name), None),
+            compared_best_tokens: registry.counter(Metric::ComparedBestTokens, Some(name), None),
             load_reads: registry.counters(Metric::LoadReads, Some(name)),
             load_age: registry.gauge(Metric::LoadAge, Some(name), None),
             load_reported: registry.gauges(Metric::LoadReported, name),
@@ -162,14 +168,29 @@ pub(crate) struct Routed {
     pub best_overlap_tokens: u32,
 }
 
+/// Prompt tokens of some requests, and how many of them the index knew to be cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cached {
+    pub prompt_tokens: u64,
+    /// At the instance that had most.
+    pub best_tokens: u64,
+    /// At the chosen one.
+    pub chosen_tokens: u64,
+}
+
+/// The same of requests whose instance said what it had cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compared {
+    pub predicted: Cached,
+    pub delivered_tokens: u64,
+}
+
 /// What was counted until some moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub requests: u64,
-    pub prompt_tokens: u64,
-    pub best_tokens: u64,
-    pub chosen_tokens: u64,
-    pub delivered_tokens: u64,
+    pub routed: Cached,
+    pub compared: Compared,
     pub in_flight: u64,
     pub ttft: Counts,
 }
@@ -250,8 +271,8 @@ impl Metrics {
         self.instances[position].get_or_init(|| Box::new(InstanceMetrics::new(&self.registry, name)));
     }
 
-    fn measured(&self) -> impl Iterator<Item = &InstanceMetrics> {
-        self.instances.iter().filter_map(|place| place.get().map(|instance| &**instance))
+    fn sum(&self, counter: fn(&InstanceMetrics) -> &Counter) -> u64 {
+        self.instances.iter().filter_map(|place| place.get()).map(|instance| counter(instance).get()).sum()
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -309,10 +330,19 @@ impl Metrics {
     pub fn read(&self, in_flight: usize) -> Totals {
         Totals {
             requests: self.decisions.of(Outcome::Routed).get(),
-            prompt_tokens: self.prompt_tokens.get(),
-            best_tokens: self.overlap_tokens.of(Of::Best).get(),
-            chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
-            delivered_tokens: self.measured().map(|instance| instance.reported_cached_tokens.get()).sum(),
+            routed: Cached {
+                prompt_tokens: self.prompt_tokens.get(),
+                best_tokens: self.overlap_tokens.of(Of::Best).get(),
+                chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
+            },
+            compared: Compared {
+                predicted: Cached {
+                    prompt_tokens: self.sum(|instance| &instance.compared_prompt_tokens),
+                    best_tokens: self.sum(|instance| &instance.compared_best_tokens),
+                    chosen_tokens: self.sum(|instance| &instance.predicted_tokens),
+                },
+                delivered_tokens: self.sum(|instance| &instance.delivered_tokens),
+            },
             in_flight: in_flight as u64,
             ttft: self.ttft.read(),
         }

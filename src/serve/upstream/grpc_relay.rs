@@ -3,7 +3,7 @@
 use super::grpc::{self, Observer};
 use super::relay::Idle;
 use super::{Forward, Placed};
-use crate::routing::InstanceId;
+use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
@@ -25,8 +25,8 @@ pub(super) struct GrpcRelay {
     body: Option<Incoming>,
     observer: Observer,
     ticket: Option<Ticket>,
-    /// Prompt tokens that were predicted to be cached, where that was looked up.
-    predicted_tokens: Option<u32>,
+    /// What was predicted to be cached, where that was looked up.
+    predicted: Option<Decision>,
     deadline: Option<Instant>,
     idle: Option<Idle>,
 }
@@ -40,7 +40,7 @@ impl GrpcRelay {
             body: Some(body),
             observer: Observer::new(forward.protocol),
             ticket,
-            predicted_tokens: decision.map(|decision| decision.overlap_tokens),
+            predicted: decision,
             deadline: forward.deadline,
             idle: None,
         };
@@ -71,8 +71,8 @@ impl GrpcRelay {
         if let Some(cached_tokens) = self.observer.cached_tokens() {
             let metrics = self.core.metrics().instance(self.instance.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());
-            if let (Some(predicted_tokens), Some(ticket)) = (self.predicted_tokens, &ticket) {
-                metrics.delivered(predicted_tokens, cached_tokens);
+            if let (Some(predicted), Some(ticket)) = (&self.predicted, &ticket) {
+                metrics.delivered(predicted, cached_tokens);
                 ticket.delivered(cached_tokens);
             }
         }

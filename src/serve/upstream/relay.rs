@@ -2,7 +2,7 @@
 
 use super::Placed;
 use super::observer::Observer;
-use crate::routing::InstanceId;
+use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
 use crate::serve::ingress::http::responses::Makers;
 use crate::serve::telemetry::labels::Failure;
@@ -26,8 +26,8 @@ pub(super) struct Relay {
     body: Option<Incoming>,
     observer: Observer,
     ticket: Option<Ticket>,
-    /// Prompt tokens that were predicted to be cached, where that was looked up.
-    predicted_tokens: Option<u32>,
+    /// What was predicted to be cached, where that was looked up.
+    predicted: Option<Decision>,
     is_ok: bool,
     is_stream: bool,
     makers: Option<Arc<Makers>>,
@@ -80,7 +80,7 @@ impl Relay {
             body: Some(body),
             observer: Observer::default(),
             ticket,
-            predicted_tokens: decision.map(|decision| decision.overlap_tokens),
+            predicted: decision,
             is_ok: head.status.is_success(),
             is_stream: kind.starts_with("text/event-stream"),
             makers: None,
@@ -147,8 +147,8 @@ impl Relay {
         if let Some(cached_tokens) = self.observer.cached_tokens() {
             let metrics = self.core.metrics().instance(self.instance.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());
-            if let (Some(predicted_tokens), Some(ticket)) = (self.predicted_tokens, &ticket) {
-                metrics.delivered(predicted_tokens, cached_tokens);
+            if let (Some(predicted), Some(ticket)) = (&self.predicted, &ticket) {
+                metrics.delivered(predicted, cached_tokens);
                 ticket.delivered(cached_tokens);
             }
         }

@@ -4,7 +4,7 @@ use crate::routing::{self, Explanation};
 use crate::serve::core::Core;
 use crate::serve::proto::{Barred, ExplainResponse, Knowledge, Weighed};
 
-pub(super) fn answer(core: &Core, explanation: &Explanation) -> ExplainResponse {
+pub(super) fn answer(core: &Core, explanation: &Explanation, is_estimated: bool) -> ExplainResponse {
     let name = |instance| core.member(instance).name.clone();
     let cost = |position: usize| explanation.costs.as_ref().and_then(|costs| costs.get(position).copied());
     let candidates = explanation.candidates.iter().enumerate().map(|(position, candidate)| {
@@ -41,6 +41,7 @@ pub(super) fn answer(core: &Core, explanation: &Explanation) -> ExplainResponse 
     ExplainResponse {
         chosen: name(explanation.chosen),
         prompt_tokens: explanation.prompt_tokens,
+        is_estimated,
         policy: core.router().config().policy_spec().to_string(),
         instances: instances.into_iter().map(|(_, weighed)| weighed).collect(),
     }

@@ -47,7 +47,7 @@ function showTiles(status) {
   const tiles = [
     [percent(status.verdict.chosen), "cached where it was sent, 5 min"],
     [percent(status.verdict.best), "cached anywhere"],
-    [percent(status.verdict.delivered), "delivered from caches"],
+    [percent(status.verdict.delivered), "delivered, as answers say"],
     [seconds(last(status, "ttft_p50")), "first token, median"],
     [seconds(last(status, "ttft_p99")), "first token, 99th"],
     [last(status, "requests_per_second") === null ? "–" : last(status, "requests_per_second").toFixed(1), "requests a second"],

@@ -4,6 +4,7 @@ mod anonymize;
 mod input;
 mod output;
 mod progress;
+mod rewrite;
 mod stats;
 mod synth;
 mod transform;

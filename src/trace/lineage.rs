@@ -31,6 +31,8 @@ pub(super) struct Place {
     pub(super) at: Duration,
     /// When the parent came.
     pub(super) parent_at: Option<Duration>,
+    /// Whether the record says anything of this.
+    pub(super) said: bool,
 }
 
 impl Lineage {
@@ -40,7 +42,8 @@ impl Lineage {
         self.missing_parents += u64::from(matches!(by_parent, Some(None)));
         let by_session = || record.session.and_then(|session| self.sessions.get(&session).copied());
         let before = by_parent.flatten().or_else(by_session);
-        self.said |= record.chat.is_some() || record.parent.is_some() || record.session.is_some();
+        let said = record.chat.is_some() || record.parent.is_some() || record.session.is_some();
+        self.said |= said;
         let session = before.map_or(self.next_session, |before| before.session);
         let place = Place {
             chat: self.next_chat,
@@ -49,6 +52,7 @@ impl Lineage {
             turn: before.map_or(1, |before| before.turn + 1),
             at: record.at,
             parent_at: before.map(|before| before.at),
+            said,
         };
         self.next_chat += 1;
         self.next_session += u32::from(before.is_none());

@@ -1,11 +1,11 @@
 //! Published files: what they are known to be, and whether a file is one of them.
 
 use super::error::TraceError;
+use super::source::decompressed;
 use super::stats::{CurvePoint, Stats};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// What is known of a published file. Ratios were computed on it by others.
@@ -51,8 +51,8 @@ impl PublishedFile {
 pub struct Published {
     /// Its name.
     pub name: String,
-    /// Whether it is the same to the bit; `None` for a compressed file.
-    pub sha256_matches: Option<bool>,
+    /// Whether it is the same to the bit; a compressed file is decompressed for that.
+    pub sha256_matches: bool,
     /// Rows published.
     pub rows: u64,
     /// Whether there are as many, within 0.5 %: revisions differ by a few.
@@ -74,13 +74,8 @@ pub struct Published {
 impl Published {
     /// Compares a file with what is published of it.
     pub(super) fn compare(file: &PublishedFile, path: &Path, stats: &Stats) -> Result<Published, TraceError> {
-        let plain = path.file_name().is_some_and(|name| *name == *file.name);
-        let sha256_matches = match plain {
-            true => {
-                Some(sha256(path).map_err(|source| TraceError::Io { path: path.to_owned(), source })? == file.sha256)
-            }
-            false => None,
-        };
+        let sha256_matches =
+            sha256(path).map_err(|source| TraceError::Io { path: path.to_owned(), source })? == file.sha256;
         let near = |a: f64, b: f64, by: f64| (a - b).abs() <= by;
         let reuse = stats.reuse.as_ref();
         let ideal_matches = reuse.is_some_and(|reuse| {
@@ -117,7 +112,7 @@ impl Published {
 }
 
 fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = decompressed(Box::new(File::open(path)?))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

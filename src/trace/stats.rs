@@ -5,6 +5,7 @@
 
 mod accesses;
 mod arrivals;
+mod continuations;
 mod distribution;
 mod html;
 mod plot;
@@ -13,6 +14,7 @@ mod text;
 
 pub use accesses::Eviction;
 pub use arrivals::Arrivals;
+pub use continuations::Continued;
 use distribution::Counts;
 pub use distribution::Distribution;
 pub use reuse::{CacheSize, CurvePoint, Interval, Popularity, ReuseStats};

@@ -5,7 +5,6 @@ use super::provenance::Provenance;
 use super::reader::Records;
 use super::record::Record;
 use crate::routing::block::{BlockHash, BlockSize, ContentHash};
-use std::iter::Peekable;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -44,9 +43,15 @@ pub fn scaled(record: Record, factor: f64) -> Record {
 
 /// Several traces at once, in order of time. They share no blocks and no conversations, even where they use the same ids.
 pub struct Merge {
-    inputs: Vec<Peekable<Records>>,
+    inputs: Vec<Input>,
     block_size: BlockSize,
     provenance: Provenance,
+}
+
+/// One of the traces, and what comes next of it.
+struct Input {
+    records: Records,
+    next: Option<Result<Record, TraceError>>,
 }
 
 /// Why traces cannot be merged.
@@ -75,12 +80,18 @@ impl Merge {
         }
         let provenance = inputs.iter().map(|input| input.provenance().clone()).reduce(weaker);
         let provenance = provenance.expect("there is a first one");
-        Ok(Merge { inputs: inputs.into_iter().map(Iterator::peekable).collect(), block_size, provenance })
+        let ahead = |mut records: Records| Input { next: records.next(), records };
+        Ok(Merge { inputs: inputs.into_iter().map(ahead).collect(), block_size, provenance })
     }
 
     /// Tokens in each block of all inputs.
     pub fn block_size(&self) -> BlockSize {
         self.block_size
+    }
+
+    /// The inputs, of which more or less was read.
+    pub fn inputs(&self) -> impl Iterator<Item = &Records> {
+        self.inputs.iter().map(|input| &input.records)
     }
 
     /// Where the weakest prefix structure of the inputs comes from.
@@ -96,8 +107,11 @@ fn weaker(one: Provenance, other: Provenance) -> Provenance {
             let name = if (&name, seed) == (&other, other_seed) { name } else { format!("{name} + {other}") };
             Provenance::Overlay { name, seed }
         }
-        (overlay @ Provenance::Overlay { .. }, Provenance::Real | Provenance::Inferred)
-        | (Provenance::Real | Provenance::Inferred, overlay @ Provenance::Overlay { .. }) => overlay,
+        // Both are named: where nothing is shared in one of them, what is shared in the other one remains.
+        (Provenance::Overlay { name, seed }, known @ (Provenance::Real | Provenance::Inferred))
+        | (known @ (Provenance::Real | Provenance::Inferred), Provenance::Overlay { name, seed }) => {
+            Provenance::Overlay { name: format!("{name} + {known}"), seed }
+        }
         (Provenance::Inferred, Provenance::Real | Provenance::Inferred) | (Provenance::Real, Provenance::Inferred) => {
             Provenance::Inferred
         }
@@ -123,8 +137,8 @@ impl Iterator for Merge {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut earliest: Option<(Duration, usize)> = None;
-        for (index, input) in self.inputs.iter_mut().enumerate() {
-            let at = match input.peek() {
+        for (index, input) in self.inputs.iter().enumerate() {
+            let at = match &input.next {
                 Some(Ok(record)) => record.at,
                 // An error goes out at once.
                 Some(Err(_)) => Duration::ZERO,
@@ -135,7 +149,8 @@ impl Iterator for Merge {
             }
         }
         let (_, index) = earliest?;
-        let next = self.inputs[index].next()?;
+        let Input { records, next } = &mut self.inputs[index];
+        let next = std::mem::replace(next, records.next())?;
         Some(next.map(|record| apart(record, index)))
     }
 }

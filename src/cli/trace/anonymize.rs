@@ -1,10 +1,8 @@
 //! `warmpath trace anonymize`: what remains is when, how long, and what is shared.
 
-use super::input::Reading;
-use super::output::Writing;
+use super::rewrite::Rewrite;
 use crate::trace::{Anonymizer, Salt};
 use anyhow::Context;
-use std::path::PathBuf;
 use zeroize::Zeroize;
 
 /// Make a trace anonymous by the procedure of the published Qwen-Bailian traces.
@@ -16,13 +14,8 @@ use zeroize::Zeroize;
 #[command(after_help = "Example:\n  \
     warmpath trace anonymize own-traffic.jsonl --to qwen-bailian --output to-publish.jsonl")]
 pub struct Args {
-    /// The trace; `-` is standard input.
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
     #[command(flatten)]
-    reading: Reading,
-    #[command(flatten)]
-    writing: Writing,
+    rewrite: Rewrite,
 }
 
 /// Runs the command.
@@ -32,9 +25,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("{error}")).context("cannot draw a salt")?;
     let mut anonymizer = Anonymizer::new(Salt::new(bytes));
     bytes.zeroize();
-    let records = args.reading.records(&args.trace)?;
-    let (block_size, provenance) = (records.block_size(), records.provenance().clone());
-    let anonymous = records.map(|record| record.map(|record| anonymizer.anonymize(&record)));
-    args.writing.write(anonymous, block_size, &provenance)?;
-    Ok(())
+    args.rewrite.run(move |input| Box::new(input.map(move |record| Ok(anonymizer.anonymize(&record?)))))
 }

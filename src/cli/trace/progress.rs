@@ -16,9 +16,19 @@ pub struct Progress {
 const EVERY: u64 = 1024;
 
 impl Progress {
+    /// Nothing is shown: somebody else shows something.
+    pub fn hidden() -> Self {
+        Progress { bar: ProgressBar::hidden(), requests: Cell::new(0), read: Box::new(|| 0) }
+    }
+
     /// A bar for a trace that is being read.
     pub fn of(path: &Path, records: &Records) -> Self {
-        let (bar, template) = match records.bytes_total() {
+        Progress::of_all(name(path), &[records])
+    }
+
+    /// One bar for several that are read at once.
+    pub fn of_all(title: String, all: &[&Records]) -> Self {
+        let (bar, template) = match all.iter().map(|records| records.bytes_total()).sum() {
             Some(total) => (
                 ProgressBar::new(total),
                 "{msg}  {bar:30} {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {prefix} requests  {eta} to go",
@@ -26,8 +36,9 @@ impl Progress {
             None => (ProgressBar::new_spinner(), "{spinner} {msg}  {decimal_bytes}  {prefix} requests  {elapsed}"),
         };
         let bar = bar.with_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
-        bar.set_message(name(path));
-        Progress { bar, requests: Cell::new(0), read: Box::new(records.bytes_read()) }
+        bar.set_message(title);
+        let read: Vec<_> = all.iter().map(|records| records.bytes_read()).collect();
+        Progress { bar, requests: Cell::new(0), read: Box::new(move || read.iter().map(|read| read()).sum()) }
     }
 
     /// Requests have passed.

@@ -1,10 +1,9 @@
 //! `warmpath trace synth`: traces made from nothing.
 
 use super::input::is_pipe;
+use super::output::Destination;
 use crate::trace::{Synthetic, SyntheticPreset, Target, Writer, sidecar};
 use anyhow::{Context, ensure};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 /// Make a synthetic trace, calibrated to the published figures of a real one.
@@ -40,25 +39,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { preset, seed, .. } = args;
     let (rows, full_seconds) = preset.target();
     let seconds = args.seconds.unwrap_or(full_seconds);
-    ensure!((0.0..=86_400.0).contains(&seconds), "--seconds must be from 0 to 86400, not {seconds}");
+    ensure!(seconds > 0.0 && seconds <= 86_400.0, "--seconds must be above 0 and at most 86400, not {seconds}");
     let path = args.output.unwrap_or_else(|| PathBuf::from(format!("synthetic-{preset}-seed{seed}.jsonl")));
     let synthetic = Synthetic::generate(preset, seed, seconds);
     let failed = || format!("cannot write {}", path.display());
-    let out: Box<dyn Write> = match is_pipe(&path) {
-        true => Box::new(io::stdout().lock()),
-        false => {
-            let said = serde_json::json!({
-                "prefix": synthetic.provenance,
-                "synthetic": { "preset": preset.name(), "seed": seed, "seconds": seconds },
-                "imitates": { "requests": rows, "seconds": full_seconds },
-                "generator": concat!("warmpath ", env!("CARGO_PKG_VERSION")),
-            });
-            let beside = sidecar(&path);
-            std::fs::write(&beside, format!("{said:#}\n"))
-                .with_context(|| format!("cannot write {}", beside.display()))?;
-            Box::new(File::create(&path).with_context(failed)?)
-        }
-    };
+    let (out, destination) = Destination::open(&path)?;
     let target = match preset {
         SyntheticPreset::Mooncake => Target::Mooncake,
         SyntheticPreset::QwenA
@@ -66,12 +51,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         | SyntheticPreset::QwenCoder
         | SyntheticPreset::QwenThinking => Target::QwenBailian,
     };
-    let out = BufWriter::with_capacity(1 << 16, out);
     let mut writer = Writer::new(out, target, synthetic.block_size, &synthetic.provenance).with_context(failed)?;
     for record in &synthetic.records {
         writer.write(record).with_context(failed)?;
     }
     writer.finish().with_context(failed)?;
+    if !is_pipe(&path) {
+        let said = serde_json::json!({
+            "prefix": synthetic.provenance,
+            "synthetic": { "preset": preset.name(), "seed": seed, "seconds": seconds },
+            "imitates": { "requests": rows, "seconds": full_seconds },
+            "generator": concat!("warmpath ", env!("CARGO_PKG_VERSION")),
+        });
+        let beside = sidecar(&path);
+        std::fs::write(&beside, format!("{said:#}\n")).with_context(|| format!("cannot write {}", beside.display()))?;
+    }
+    destination.complete()?;
     eprintln!("{}: {} requests, synthetic ({preset}, seed {seed})", path.display(), synthetic.records.len());
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! When requests come.
 
+use super::distribution::Distribution;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub struct Arrivals {
     pub rate_per_second: f64,
     /// Standard deviation of the time between requests over its mean: 1 for a Poisson process.
     pub interarrival_cv: f64,
+    /// The median of the same over whole windows of five minutes, which leaves slow changes of the rate out. 0 without any.
+    pub interarrival_cv_5min: f64,
     /// Variance of the requests in each whole second over their mean: 1 for a Poisson process.
     pub dispersion_1s: f64,
     /// The same for each minute.
@@ -30,11 +33,23 @@ pub(super) struct Collector {
     /// Of the gaps: their mean, and the sum of their squared distances from it (Welford's algorithm).
     gap_mean: f64,
     gap_squares: f64,
+    five_minutes: GapWindows,
     seconds: Windows,
     minutes: Windows,
     /// Requests in each `bin_seconds` since the first.
     bins: Vec<u64>,
     bin_seconds: u64,
+}
+
+/// Times between the requests of each five minutes since the first request.
+#[derive(Default)]
+struct GapWindows {
+    current: u64,
+    gaps: u64,
+    sum: f64,
+    squares: f64,
+    /// Of the windows before.
+    cvs: Vec<f64>,
 }
 
 /// Requests in each window of some whole seconds since the first request.
@@ -59,6 +74,7 @@ impl Default for Collector {
             count: 0,
             gap_mean: 0.0,
             gap_squares: 0.0,
+            five_minutes: GapWindows::default(),
             seconds: Windows::of(1),
             minutes: Windows::of(60),
             bins: Vec::new(),
@@ -72,15 +88,17 @@ impl Collector {
     pub(super) fn add(&mut self, at: Duration) {
         if self.count == 0 {
             (self.first, self.last) = (at, at);
-        } else {
+        }
+        let second = (at - self.first).as_secs();
+        if self.count > 0 {
             let gap = (at - self.last).as_secs_f64();
+            self.five_minutes.add(second, gap);
             let off = gap - self.gap_mean;
             self.gap_mean += off / self.count as f64;
             self.gap_squares += off * (gap - self.gap_mean);
             self.last = at;
         }
         self.count += 1;
-        let second = (at - self.first).as_secs();
         self.seconds.add(second);
         self.minutes.add(second);
         while second / self.bin_seconds >= BINS as u64 {
@@ -105,11 +123,42 @@ impl Collector {
             seconds,
             rate_per_second: self.count as f64 / seconds.max(1e-9),
             interarrival_cv: if self.gap_mean > 0.0 { variance.sqrt() / self.gap_mean } else { 0.0 },
+            interarrival_cv_5min: self.five_minutes.median_cv(),
             dispersion_1s: self.seconds.dispersion(),
             dispersion_60s: self.minutes.dispersion(),
             bin_seconds: self.bin_seconds as f64,
             rate: self.bins.into_iter().map(|count| count as f64 / self.bin_seconds as f64).collect(),
         }
+    }
+}
+
+impl GapWindows {
+    const SECONDS: u64 = 300;
+
+    /// A request came `gap` after the one before. The gap that leads into a window belongs to none.
+    fn add(&mut self, second: u64, gap: f64) {
+        let window = second / Self::SECONDS;
+        if window != self.current {
+            self.end();
+            (self.current, self.gaps, self.sum, self.squares) = (window, 0, 0.0, 0.0);
+        } else {
+            self.gaps += 1;
+            self.sum += gap;
+            self.squares += gap * gap;
+        }
+    }
+
+    /// One gap alone says nothing, nor do requests that all came at once.
+    fn end(&mut self) {
+        if self.gaps > 1 && self.sum > 0.0 {
+            let mean = self.sum / self.gaps as f64;
+            self.cvs.push((self.squares / self.gaps as f64 - mean * mean).max(0.0).sqrt() / mean);
+        }
+    }
+
+    /// The window that is not over yet does not count.
+    fn median_cv(self) -> f64 {
+        Distribution::of(self.cvs).p50
     }
 }
 
@@ -164,6 +213,25 @@ mod tests {
         variance / mean.max(f64::MIN_POSITIVE)
     }
 
+    fn cv_of_whole_windows(times_ms: &[u64]) -> f64 {
+        let window = |at: u64| at / 300_000;
+        let mut cvs: Vec<f64> = (0..window(times_ms[times_ms.len() - 1]))
+            .filter_map(|this| {
+                let inside: Vec<u64> = times_ms.iter().copied().filter(|&at| window(at) == this).collect();
+                let gaps: Vec<f64> = inside.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+                let (mean, variance) = moments(&gaps);
+                (gaps.len() > 1 && mean > 0.0).then(|| variance.sqrt() / mean)
+            })
+            .collect();
+        cvs.sort_unstable_by(f64::total_cmp);
+        let middle = cvs.len() / 2;
+        match cvs.len() {
+            0 => 0.0,
+            odd if odd % 2 == 1 => cvs[middle],
+            _ => (cvs[middle - 1] + cvs[middle]) / 2.0,
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_counted_on_the_way_is_what_all_times_say(
@@ -182,6 +250,7 @@ mod tests {
             prop_assert!(near(found.interarrival_cv, cv));
             prop_assert!(near(found.dispersion_1s, dispersion(&times_ms, 1000)));
             prop_assert!(near(found.dispersion_60s, dispersion(&times_ms, 60_000)));
+            prop_assert!((found.interarrival_cv_5min - cv_of_whole_windows(&times_ms)).abs() < 1e-6);
             prop_assert!(found.rate.len() <= BINS);
             let all = found.rate.iter().sum::<f64>() * found.bin_seconds;
             prop_assert!(near(all, times_ms.len() as f64), "every request is in a bin");

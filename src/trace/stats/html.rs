@@ -1,7 +1,8 @@
 //! Statistics as one page that needs nothing else.
 
-use super::plot::{Plot, style};
-use super::{Distribution, Stats};
+use super::plot::{COLOURS, Plot, style};
+use super::{Distribution, Interval, ReuseStats, Stats};
+use std::cmp::Reverse;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}\
     pre{font:12px/1.4 ui-monospace,monospace;overflow-x:auto;background:#f6f6f6;padding:1rem}\
@@ -24,42 +25,69 @@ impl Stats {
         )
     }
 
-    fn plots(&self) -> Vec<Plot<'_>> {
+    fn plots(&self) -> Vec<Plot> {
         let arrivals = &self.arrivals;
         let rate = arrivals.rate.iter().zip(0..).map(|(&rate, bin)| (f64::from(bin) * arrivals.bin_seconds, rate));
-        let lengths = vec![("input", cumulative(&self.input_tokens)), ("output", cumulative(&self.output_tokens))];
-        let plot = |title, x, y, log_x, lines| Plot { title, x, y, log_x, lines };
+        let lengths =
+            vec![line("input", cumulative(&self.input_tokens)), line("output", cumulative(&self.output_tokens))];
+        let plot = |title: &str, x, y, log_x, lines| Plot { title: title.to_owned(), x, y, log_x, lines };
         let mut plots = vec![
-            plot("Arrivals", "seconds", "requests/s", false, vec![("rate", rate.collect())]),
+            plot("Arrivals", "seconds", "requests/s", false, vec![line("rate", rate.collect())]),
             plot("Lengths", "tokens", "share of requests", true, lengths),
         ];
         if let Some(sessions) = &self.sessions {
-            let sizes = vec![("requests", cumulative(&sessions.requests_per_session))];
+            let sizes = vec![line("requests", cumulative(&sessions.requests_per_session))];
             plots.push(plot("Session sizes", "requests", "share of sessions", true, sizes));
             if sessions.gap_seconds.count > 0 {
-                let gaps = vec![("gap", cumulative(&sessions.gap_seconds))];
+                let gaps = vec![line("gap", cumulative(&sessions.gap_seconds))];
                 plots.push(plot("Time to the next turn", "seconds", "share of turns", true, gaps));
             }
         }
         if let Some(reuse) = &self.reuse {
-            let line = |name, ratio: fn(&super::CacheSize) -> f64| {
-                (name, reuse.cache_sizes.iter().map(|size| (size.blocks as f64, ratio(size))).collect())
+            let sizes = |name, ratio: fn(&super::CacheSize) -> f64| {
+                line(name, reuse.cache_sizes.iter().map(|size| (size.blocks as f64, ratio(size))).collect())
             };
             let ratios = vec![
-                line("FIFO", |size| size.fifo),
-                line("LRU", |size| size.lru),
-                line("clairvoyant", |size| size.clairvoyant),
+                sizes("FIFO", |size| size.fifo),
+                sizes("LRU", |size| size.lru),
+                sizes("clairvoyant", |size| size.clairvoyant),
             ];
-            plots.push(plot("Hit ratio by cache size", "blocks", "block hit ratio", true, ratios));
-            let times = vec![("reuse", cumulative(&reuse.reuse_seconds))];
+            let title = format!("Hit ratio by cache size, prefix: {}", escaped(&self.prefix.to_string()));
+            plots.push(plot(&title, "blocks", "block hit ratio", true, ratios));
+            let times = vec![line("reuse", cumulative(&reuse.reuse_seconds))];
             plots.push(plot("Reuse time", "seconds", "share of reuses", true, times));
-            let distances = vec![("distance", cumulative(&reuse.stack_distance_blocks))];
+            plots.push(self.reuse_by_category(reuse));
+            let distances = vec![line("distance", cumulative(&reuse.stack_distance_blocks))];
             plots.push(plot("Stack distance", "blocks", "share of reuses", true, distances));
             let popular = reuse.popularity.iter().map(|top| (top.top_share * 100.0, top.reuse_share)).collect();
-            plots.push(plot("Popularity", "most popular blocks, %", "share of reuse", false, vec![("top", popular)]));
+            plots.push(plot(
+                "Popularity",
+                "most popular blocks, %",
+                "share of reuse",
+                false,
+                vec![line("top", popular)],
+            ));
         }
         plots
     }
+
+    /// The categories with most reuses.
+    fn reuse_by_category(&self, reuse: &ReuseStats) -> Plot {
+        let mut intervals: Vec<&Interval> = reuse.intervals.iter().collect();
+        intervals.sort_by_key(|interval| Reverse(interval.seconds.count));
+        let lines = intervals.into_iter().take(COLOURS.len());
+        Plot {
+            title: "Reuse time after a request of a kind and turn".to_owned(),
+            x: "seconds",
+            y: "share of reuses",
+            log_x: true,
+            lines: lines.map(|interval| (escaped(&interval.name()), cumulative(&interval.seconds))).collect(),
+        }
+    }
+}
+
+fn line(name: &str, points: Vec<(f64, f64)>) -> (String, Vec<(f64, f64)>) {
+    (name.to_owned(), points)
 }
 
 fn cumulative(numbers: &Distribution) -> Vec<(f64, f64)> {
@@ -67,5 +95,5 @@ fn cumulative(numbers: &Distribution) -> Vec<(f64, f64)> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-/// A plot of lines over a common axis.
-pub(super) struct Plot<'a> {
-    pub(super) title: &'a str,
-    pub(super) x: &'a str,
-    pub(super) y: &'a str,
+/// A plot of lines over a common axis. What comes from a trace is escaped by the caller.
+pub(super) struct Plot {
+    pub(super) title: String,
+    pub(super) x: &'static str,
+    pub(super) y: &'static str,
     /// Powers of ten are equally far apart on the x axis.
     pub(super) log_x: bool,
-    pub(super) lines: Vec<(&'a str, Vec<(f64, f64)>)>,
+    pub(super) lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 const WIDTH: f64 = 460.0;
@@ -19,9 +19,9 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 44.0;
 /// Distinguishable with any colour vision (Okabe and Ito).
-const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
+pub(super) const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 
-impl Plot<'_> {
+impl Plot {
     /// The plot as an `svg` element.
     pub(super) fn to_svg(&self) -> String {
         let place = |x: f64| if self.log_x { x.max(0.001).log10() } else { x };
@@ -35,7 +35,7 @@ impl Plot<'_> {
             let _ =
                 write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{said}</text>");
         };
-        text(LEFT, 18.0, "start", "title", self.title);
+        text(LEFT, 18.0, "start", "title", &self.title);
         text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 6.0, "middle", "", self.x);
         for step in 0..=4 {
             let part = f64::from(step) / 4.0;

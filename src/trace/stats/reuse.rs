@@ -1,6 +1,7 @@
 //! What prompts share, how soon, and how large a cache must be to profit.
 
 use super::accesses::{Accesses, Eviction};
+use super::continuations::{Continuations, Continued};
 use super::distribution::Distribution;
 use crate::routing::block::BlockSize;
 use crate::trace::lineage::Place;
@@ -21,6 +22,8 @@ pub struct ReuseStats {
     pub block_hit_ratio: f64,
     /// Of all prompt tokens, those in hit blocks.
     pub token_hit_ratio: f64,
+    /// The same where only full blocks are kept and found, as vLLM does it.
+    pub full_block_token_hit_ratio: f64,
     /// Of the blocks of the second half of the requests, the hits: the first half warms the cache up.
     pub last_half_block_hit_ratio: f64,
     /// The same of tokens.
@@ -35,6 +38,12 @@ pub struct ReuseStats {
     pub same_session_hit_share: f64,
     /// Of the distinct blocks, those used more than once.
     pub reused_block_share: f64,
+    /// Distinct first blocks. Where there are few, who only follows the longest prefix sends everything to few instances.
+    pub roots: u64,
+    /// Of all requests, those that begin with the most frequent first block.
+    pub top_root_share: f64,
+    /// What looks like conversations; `None` where the trace says which there are.
+    pub continued: Option<Continued>,
     /// How much of all reuse the most popular blocks have.
     pub popularity: Vec<Popularity>,
     /// From one use of a block to the next, in seconds.
@@ -100,6 +109,15 @@ pub struct CurvePoint {
     pub clairvoyant: f64,
 }
 
+impl Interval {
+    /// What it is called in tables and plots.
+    pub fn name(&self) -> String {
+        let kind = if self.kind.is_empty() { "any" } else { &self.kind };
+        let more = if self.turn == TURN_MAX { "+" } else { "" };
+        format!("{kind}, turn {}{more}", self.turn)
+    }
+}
+
 /// Sizes of which hits are computed, as shares of the distinct blocks.
 const SIZES: [f64; 5] = [0.01, 0.05, 0.10, 0.25, 0.50];
 const TOP: [f64; 3] = [0.01, 0.10, 0.20];
@@ -107,11 +125,15 @@ const TOP: [f64; 3] = [0.01, 0.10, 0.20];
 const TURN_MAX: u32 = 4;
 
 pub(super) struct ReuseCollector {
-    block_tokens: u64,
+    block_size: BlockSize,
     accesses: Accesses,
     uses: Vec<Use>,
     requests: Vec<Request>,
     same_session_hits: u64,
+    full_block_hits: u64,
+    /// Blocks that prompts begin with.
+    roots: Vec<u32>,
+    continuations: Continuations,
     categories: BTreeMap<(String, u32), u32>,
     /// Reuse times in seconds by category of the use before.
     intervals: Vec<Vec<f32>>,
@@ -124,6 +146,8 @@ struct Use {
     session: u32,
     category: u32,
     count: u32,
+    /// Whether any prompt had all of it.
+    full: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -138,11 +162,14 @@ struct Request {
 impl ReuseCollector {
     pub(super) fn new(block_size: BlockSize) -> Self {
         ReuseCollector {
-            block_tokens: block_size.tokens().into(),
+            block_size,
             accesses: Accesses::new(block_size),
             uses: Vec::new(),
             requests: Vec::new(),
             same_session_hits: 0,
+            full_block_hits: 0,
+            roots: Vec::new(),
+            continuations: Continuations::default(),
             categories: BTreeMap::new(),
             intervals: Vec::new(),
         }
@@ -152,24 +179,35 @@ impl ReuseCollector {
     pub(super) fn add(&mut self, record: &Record, place: &Place) -> (u64, u64) {
         let kind = record.kind.as_ref().map_or("", |kind| kind.name());
         let category = self.category(kind, place.turn.min(TURN_MAX));
-        let this = Use { at: record.at, session: place.session, category, count: 1 };
-        let (mut hits, mut unbroken) = (0, true);
-        for &block in self.accesses.push(record) {
+        let full_blocks = record.full_blocks(self.block_size).len();
+        let this = Use { at: record.at, session: place.session, category, count: 1, full: false };
+        let (mut hits, mut unbroken, mut full_unbroken) = (0, true, true);
+        let blocks = self.accesses.push(record);
+        for (position, &block) in blocks.iter().enumerate() {
+            let full = position < full_blocks;
             match self.uses.get_mut(block as usize) {
                 Some(last) => {
                     hits += u64::from(unbroken);
+                    full_unbroken &= full && last.full;
+                    self.full_block_hits += u64::from(full_unbroken);
                     self.same_session_hits += u64::from(unbroken && last.session == place.session);
                     self.intervals[last.category as usize].push((record.at - last.at).as_secs_f32());
-                    *last = Use { count: last.count + 1, ..this };
+                    *last = Use { count: last.count + 1, full: last.full || full, ..this };
                 }
                 None => {
-                    unbroken = false;
-                    self.uses.push(this);
+                    (unbroken, full_unbroken) = (false, false);
+                    if position == 0 {
+                        self.roots.push(block);
+                    }
+                    self.uses.push(Use { full, ..this });
                 }
             }
         }
+        if !place.said {
+            self.continuations.add(blocks, record.at);
+        }
         let (blocks, tokens) = (record.blocks.len() as u64, u64::from(record.prompt_tokens));
-        let hit_tokens = (hits * self.block_tokens).min(tokens);
+        let hit_tokens = (hits * u64::from(self.block_size.tokens())).min(tokens);
         self.requests.push(Request { session: place.session, blocks, hits, tokens, hit_tokens });
         (hits, blocks)
     }
@@ -184,19 +222,23 @@ impl ReuseCollector {
     }
 
     /// What came of it. `session_sizes` are the requests of each session, `curve_sizes` caches in blocks.
-    pub(super) fn finish(self, session_sizes: &[u32], curve_sizes: &[u64]) -> ReuseStats {
+    pub(super) fn finish(mut self, session_sizes: &[u32], curve_sizes: &[u64]) -> ReuseStats {
         let single = |request: &&Request| session_sizes[request.session as usize] == 1;
         let total = Sums::of(self.requests.iter());
         let last_half = Sums::of(self.requests[self.requests.len() / 2..].iter());
         let alone = Sums::of(self.requests.iter().filter(single));
         let others = Sums::of(self.requests.iter().filter(|request| !single(request)));
         let reused = self.uses.iter().filter(|used| used.count > 1).count();
+        let full_block_hit_tokens = self.full_block_hits * u64::from(self.block_size.tokens());
+        let continued = std::mem::take(&mut self.continuations).finish(self.requests.len());
+        let top_root = self.roots.iter().map(|&root| self.uses[root as usize].count).max().unwrap_or(0);
         let all: Vec<f64> = self.intervals.iter().flatten().map(|&seconds| seconds.into()).collect();
         ReuseStats {
             blocks: total.blocks,
             distinct_blocks: self.accesses.distinct() as u64,
             block_hit_ratio: total.block_ratio(),
             token_hit_ratio: total.token_ratio(),
+            full_block_token_hit_ratio: ratio(full_block_hit_tokens, total.tokens),
             last_half_block_hit_ratio: last_half.block_ratio(),
             last_half_token_hit_ratio: last_half.token_ratio(),
             single_turn_hit_ratio: alone.block_ratio(),
@@ -204,6 +246,9 @@ impl ReuseCollector {
             single_turn_hit_share: ratio(alone.hits, total.hits),
             same_session_hit_share: ratio(self.same_session_hits, total.hits),
             reused_block_share: ratio(reused as u64, self.accesses.distinct() as u64),
+            roots: self.roots.len() as u64,
+            top_root_share: ratio(top_root.into(), self.requests.len() as u64),
+            continued,
             popularity: popularity(&self.uses),
             reuse_seconds: Distribution::of(all),
             intervals: self
@@ -228,7 +273,7 @@ impl ReuseCollector {
             let mut hit_tokens = 0;
             self.accesses.each_hits(eviction, usize::try_from(blocks).unwrap_or(usize::MAX), &mut |request, hits| {
                 if request >= half {
-                    hit_tokens += (hits * self.block_tokens).min(self.requests[request].tokens);
+                    hit_tokens += (hits * u64::from(self.block_size.tokens())).min(self.requests[request].tokens);
                 }
             });
             ratio(hit_tokens, tokens)
@@ -271,7 +316,7 @@ fn popularity(uses: &[Use]) -> Vec<Popularity> {
     reuses.sort_unstable_by(|a, b| b.cmp(a));
     let all: u64 = reuses.iter().sum();
     let share = |top_share: f64| {
-        let top: u64 = reuses[..(top_share * reuses.len() as f64) as usize].iter().sum();
+        let top: u64 = reuses[..part(top_share, reuses.len())].iter().sum();
         Popularity { top_share, reuse_share: ratio(top, all) }
     };
     TOP.map(share).to_vec()
@@ -284,7 +329,7 @@ fn interval((kind, turn): &(String, u32), seconds: &[f32]) -> Option<Interval> {
 }
 
 fn cache_size(accesses: &Accesses, share: f64) -> CacheSize {
-    let capacity = (share * accesses.distinct() as f64) as usize;
+    let capacity = part(share, accesses.distinct());
     let hits = |eviction| ratio(accesses.hits(eviction, capacity), accesses.total() as u64);
     CacheSize {
         share,
@@ -293,6 +338,11 @@ fn cache_size(accesses: &Accesses, share: f64) -> CacheSize {
         lru: hits(Eviction::Lru),
         clairvoyant: hits(Eviction::Clairvoyant),
     }
+}
+
+/// So many of `all` blocks, to the nearest.
+fn part(share: f64, all: usize) -> usize {
+    (share * all as f64).round() as usize
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

@@ -15,9 +15,14 @@ impl Stats {
             text += &format!("{line}\n");
         }
         text += &format!(
-            "\narrivals: {:.3}/s, interarrival CV {:.2}, index of dispersion {:.2} (1 s), {:.2} (60 s)\n",
-            arrivals.rate_per_second, arrivals.interarrival_cv, arrivals.dispersion_1s, arrivals.dispersion_60s
+            "\narrivals: {:.3}/s, interarrival CV {:.2} ({:.2} within 5 min), index of dispersion {:.2} (1 s), {:.2} (60 s)\n",
+            arrivals.rate_per_second,
+            arrivals.interarrival_cv,
+            arrivals.interarrival_cv_5min,
+            arrivals.dispersion_1s,
+            arrivals.dispersion_60s
         );
+        text += &self.rate_over_time();
         text += &format!("\n{}\n", self.lengths());
         self.add_sessions(&mut text);
         if !self.kinds.is_empty() {
@@ -26,11 +31,25 @@ impl Stats {
                 let hits = kind.hit_ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.4}"));
                 vec![kind.kind.clone(), kind.requests.to_string(), format!("{share:.3}"), hits]
             });
-            text += &format!("\n{}\n", table(&["kind", "requests", "share", "block hit"], rows));
+            let hits = format!("block hit, prefix: {}", self.prefix);
+            text += &format!("\n{}\n", table(&["kind", "requests", "share", &hits], rows));
         }
         self.add_reuse(&mut text);
         self.add_published(&mut text);
         text
+    }
+
+    /// One line of bars, each of a whole number of bins and as high as the mean of these.
+    fn rate_over_time(&self) -> String {
+        const BARS_MAX: usize = 60;
+        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let arrivals = &self.arrivals;
+        let bins = arrivals.rate.len().div_ceil(BARS_MAX).max(1);
+        let mean = |bins: &[f64]| bins.iter().sum::<f64>() / bins.len() as f64;
+        let rates: Vec<f64> = arrivals.rate.chunks(bins).map(mean).collect();
+        let most = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let bars: String = rates.iter().map(|rate| BARS[(rate / most * 7.0).round() as usize]).collect();
+        format!("{bars} up to {most:.3}/s, {:.0} s each\n", arrivals.bin_seconds * bins as f64)
     }
 
     fn lengths(&self) -> Table {
@@ -49,6 +68,12 @@ impl Stats {
     fn add_sessions(&self, text: &mut String) {
         let Some(sessions) = &self.sessions else {
             *text += "\nsessions: the trace knows none\n";
+            if let Some(continued) = self.reuse.as_ref().and_then(|reuse| reuse.continued.as_ref()) {
+                *text += &format!(
+                    "judged by prompts (prefix: {}), {:.3} of the requests continue another, after {:.0} s in the median\n",
+                    self.prefix, continued.share, continued.gap_seconds.p50
+                );
+            }
             return;
         };
         let [first, second, few, more, many] = sessions.turns;
@@ -77,6 +102,11 @@ impl Stats {
             reuse.last_half_token_hit_ratio
         );
         *text += &format!(
+            "{:.4} of tokens where only full blocks are kept, as in vLLM · {} distinct first blocks, the most frequent in {:.3} \
+             of the prompts\n",
+            reuse.full_block_token_hit_ratio, reuse.roots, reuse.top_root_share
+        );
+        *text += &format!(
             "{} blocks, {} distinct, {:.4} of these reused",
             reuse.blocks, reuse.distinct_blocks, reuse.reused_block_share
         );
@@ -101,20 +131,18 @@ impl Stats {
         *text += &format!("\n\nprefix: {prefix}\n{}\n", table(&heading, sizes));
         let intervals = reuse.intervals.iter().map(|interval| {
             let seconds = &interval.seconds;
-            let turn = if interval.turn == 4 { "4+".to_owned() } else { interval.turn.to_string() };
-            let name = if interval.kind.is_empty() { "–".to_owned() } else { interval.kind.clone() };
             let numbers = [seconds.mean, seconds.p50, seconds.p90].map(|number| format!("{number:.1}"));
             let fit = format!("{:.3}", interval.fit_distance);
-            [vec![name, turn, seconds.count.to_string()], numbers.to_vec(), vec![fit]].concat()
+            [vec![interval.name(), seconds.count.to_string()], numbers.to_vec(), vec![fit]].concat()
         });
-        let heading = ["reused after", "turn", "reuses", "mean s = 1/rate", "p50 s", "p90 s", "distance to fit"];
+        let heading = ["reused after", "reuses", "mean s = 1/rate", "p50 s", "p90 s", "distance to fit"];
         *text += &format!("\n{}\n", table(&heading, intervals));
     }
 
     fn add_published(&self, text: &mut String) {
         let Some(published) = &self.published else { return };
         let said = |matches: bool| if matches { "matches" } else { "DIFFERS" };
-        let sha256 = published.sha256_matches.map_or("not checked, the file is compressed", said);
+        let sha256 = said(published.sha256_matches);
         *text += &format!(
             "\npublished {}: sha256 {sha256} · rows {} ({}) · ideal hit ratio {} ({}) · LRU hit ratios {} ({})\n",
             published.name,

@@ -17,6 +17,7 @@ mod settings;
 pub use problem::{Invalid, Problem};
 
 use crate::routing;
+use crate::routing::admission::Saturation;
 use crate::trace::RecorderConfig;
 use std::fmt;
 use std::net::SocketAddr;
@@ -42,6 +43,31 @@ pub struct Config {
     pub recorder: Option<RecorderConfig>,
     /// What instances are asked of their own accord.
     pub watch: Watch,
+    /// What happens while all instances are saturated; when they are is part of `routing`.
+    pub admission: Admission,
+}
+
+/// Who may wait while all instances are saturated. The bounds of what waits are those of each priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Requests that wait, at most; 0 is none.
+    pub queue_requests_max: usize,
+    /// Bytes of their bodies, at most.
+    pub queue_bytes_max: usize,
+    /// How long one waits, at most.
+    pub wait_max: Duration,
+}
+
+impl Admission {
+    /// When an instance has as much as it should be given: seconds of prefill for a large GPU, or blocks so scarce that requests
+    /// wait for some. Only where all instances are so does anything wait here.
+    pub const SATURATION: Saturation = Saturation { prefill_tokens_max: Some(131_072), kv_usage_max: Some(0.95) };
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Admission { queue_requests_max: 1024, queue_bytes_max: 256 << 20, wait_max: Duration::from_secs(30) }
+    }
 }
 
 /// Where to listen. Port 0 takes a free one.

@@ -5,6 +5,7 @@
 //!
 //! Absent on purpose: sockets, clocks, threads, dice. Time and seed are arguments, so the simulator runs this very code.
 
+pub mod admission;
 pub mod block;
 pub mod index;
 pub mod policy;

@@ -8,6 +8,7 @@
 //!
 //! Absent on purpose: discovery of instances other than the configured and the registered ones.
 
+mod admission;
 mod app;
 mod clock;
 mod core;
@@ -33,7 +34,7 @@ pub use core::{Core, RegisterError};
 pub use journal::{Step, Suspect, Verdict, Why};
 pub use members::{JoinError, Member};
 pub use recorder::RecorderError;
-pub use status::{Instance, Placed, ReportedLoad, Status};
+pub use status::{Instance, Placed, Queue, ReportedLoad, Status};
 pub use telemetry::{logs, metrics_document};
 pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
 pub use watch::kv_events;

@@ -43,6 +43,10 @@ pub(super) struct Route {
     /// Share cached blocks only with prompts of the same salt.
     #[arg(long, value_name = "SALT")]
     cache_salt: Option<String>,
+    /// How urgent it is while requests wait for room: lower is earlier, 0 is
+    /// ordinary.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    priority: Option<i32>,
     /// The conversation that it belongs to.
     #[arg(long, value_name = "NAME")]
     session: Option<String>,
@@ -80,6 +84,7 @@ impl Route {
             cache_salt: self.cache_salt,
             session_id: self.session,
             allowed_instances: self.allow,
+            priority: self.priority,
         };
         if self.explain {
             return explain(&client.explain(request).await?, self.json);

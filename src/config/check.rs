@@ -2,7 +2,10 @@
 
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
-use super::{Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Named, Server, Tokenizer, Watch};
+use super::{
+    Admission, Config, Endpoint, Health, Http, Instance, KvEvents, LoadIntervals, Named, Server, Tokenizer, Watch,
+};
+use crate::routing::admission::Saturation;
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId, TierWeights};
@@ -20,13 +23,15 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let server = check.server(raw.server);
     let http = check.http(raw.http);
     let health = check.health(raw.health);
-    let routing = check.routing(raw.routing);
+    let mut routing = check.routing(raw.routing);
+    routing.saturation = check.saturation(&raw.admission);
+    let admission = check.admission(raw.admission);
     let instances = check.instances(raw.instances);
     let tokenizers = check.tokenizers(raw.tokenizers, &instances);
     let recorder = raw.recorder.map(|recorder| check.recorder(recorder));
     let watch = check.watch(raw.watch);
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch })
+        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch, admission })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -137,6 +142,36 @@ impl Check {
         Watch {
             discover_kv_events: discover.unwrap_or(default.discover_kv_events),
             load: (busy > Duration::ZERO).then_some(LoadIntervals { busy, idle }),
+        }
+    }
+
+    /// Both bounds 0 is never.
+    fn saturation(&mut self, raw: &raw::Admission) -> Option<Saturation> {
+        const USAGE: &str = "write a share from 0 to 1; 0 is no bound";
+        let default = Admission::SATURATION;
+        let tokens = raw.prefill_tokens_max.as_ref().map(Leaf::of);
+        let tokens = self.leaf("admission.prefill_tokens_max", tokens, "write a whole number; 0 is no bound");
+        let usage = self.leaf("admission.kv_usage_max", raw.kv_usage_max.as_ref().map(Leaf::of), USAGE);
+        if let Some(usage) = usage.filter(|usage| !(0.0..=1.0).contains(usage)) {
+            self.problem("admission.kv_usage_max", format!("{usage} is not from 0 to 1"), USAGE);
+        }
+        let saturation = Saturation {
+            prefill_tokens_max: tokens.or(default.prefill_tokens_max).filter(|&tokens| tokens > 0),
+            kv_usage_max: usage.or(default.kv_usage_max).filter(|&usage| usage > 0.0),
+        };
+        (saturation.prefill_tokens_max.is_some() || saturation.kv_usage_max.is_some()).then_some(saturation)
+    }
+
+    fn admission(&mut self, raw: raw::Admission) -> Admission {
+        let default = Admission::default();
+        let requests =
+            self.leaf("admission.queue_requests_max", raw.queue_requests_max, "write a whole number; 0 is none");
+        let bytes = self.at_least_one("admission.queue_bytes_max", raw.queue_bytes_max);
+        let wait = self.at_least_one("admission.wait_seconds_max", raw.wait_seconds_max);
+        Admission {
+            queue_requests_max: requests.unwrap_or(default.queue_requests_max),
+            queue_bytes_max: bytes.unwrap_or(default.queue_bytes_max),
+            wait_max: wait.map_or(default.wait_max, Duration::from_secs),
         }
     }
 

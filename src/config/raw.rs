@@ -15,6 +15,17 @@ pub(super) struct Config {
     pub tokenizers: Vec<Tokenizer>,
     pub recorder: Option<Recorder>,
     pub watch: Watch,
+    pub admission: Admission,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Admission {
+    pub prefill_tokens_max: Option<Leaf<u64>>,
+    pub kv_usage_max: Option<Leaf<f64>>,
+    pub queue_requests_max: Option<Leaf<usize>>,
+    pub queue_bytes_max: Option<Leaf<usize>>,
+    pub wait_seconds_max: Option<Leaf<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,6 @@
 //! The configuration in force, line by line, for whoever runs it. What is secret has no place here.
 
-use super::{Config, Health, Http, Instance, Server, Watch};
+use super::{Admission, Config, Health, Http, Instance, Server, Watch};
 use crate::routing::TierWeights;
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ impl Config {
         let milliseconds = |time: Option<Duration>| time.map_or(0, |time| time.as_millis());
         let Health { interval, failures_max } = &self.health;
         let routing = &self.routing;
+        let Admission { queue_requests_max, queue_bytes_max, wait_max } = self.admission;
+        let prefill_tokens_max = routing.saturation.and_then(|bounds| bounds.prefill_tokens_max).unwrap_or(0);
+        let kv_usage_max = routing.saturation.and_then(|bounds| bounds.kv_usage_max).unwrap_or(0.0);
         let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
             ("server.listen", listen.to_string()),
@@ -34,6 +37,11 @@ impl Config {
             ("routing.index_bytes_max", routing.index_bytes_max.to_string()),
             ("routing.approximate_blocks_max", routing.approximate_blocks_max.to_string()),
             ("routing.tier_weights", format!("gpu {gpu}, cpu {cpu}, storage {storage}")),
+            ("admission.prefill_tokens_max", prefill_tokens_max.to_string()),
+            ("admission.kv_usage_max", kv_usage_max.to_string()),
+            ("admission.queue_requests_max", queue_requests_max.to_string()),
+            ("admission.queue_bytes_max", queue_bytes_max.to_string()),
+            ("admission.wait_seconds_max", wait_max.as_secs().to_string()),
             ("watch.discover_kv_events", discover_kv_events.to_string()),
             ("watch.load_interval_busy_ms", milliseconds(load.map(|load| load.busy)).to_string()),
             ("watch.load_interval_idle_ms", milliseconds(load.map(|load| load.idle)).to_string()),

@@ -21,6 +21,12 @@ pub enum RouteError {
         /// How many serve it.
         instances: usize,
     },
+    /// Instances take requests, but each has as much as it should be given.
+    #[error("all {instances} instances that may take the request are saturated")]
+    Saturated {
+        /// How many would take it.
+        instances: usize,
+    },
     /// The prompt has no tokens.
     #[error("the prompt is empty")]
     EmptyPrompt,

@@ -13,6 +13,7 @@ mod sessions;
 
 pub use footprint::Footprint;
 pub use load::{Load, Reported};
+pub(super) use rate::DecayingRate;
 
 use super::decision::RequestId;
 use super::fact::{Availability, InstanceId, Knowledge};
@@ -24,7 +25,6 @@ use super::time::Time;
 use footprint::InFlight;
 use load::{Book, Prefill};
 use pace::Pace;
-use rate::DecayingRate;
 use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;

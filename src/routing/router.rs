@@ -4,11 +4,12 @@
 //! threads, choosing and booking are one step under the fleet's lock; the prefix lookup before it takes no lock of ours.
 //! Facts about one instance are to be told one after another, in the order in which they happened.
 
+use super::admission::Saturation;
 use super::block::{BlockHash, BlockSize, Namespace};
 use super::decision::{Decision, Explanation, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
-use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
+use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate};
 use super::groups::Groups;
 use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
 use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
@@ -43,6 +44,8 @@ pub struct Config {
     pub approximate_blocks_max: usize,
     /// What a cached block is worth in each tier.
     pub tier_weights: TierWeights,
+    /// When an instance has as much as it should be given; without it, never.
+    pub saturation: Option<Saturation>,
 }
 
 impl Default for Config {
@@ -59,6 +62,7 @@ impl Default for Config {
             // A million tokens in blocks of 16: about what an 80 GB GPU caches for an 8-billion-parameter model.
             approximate_blocks_max: 1 << 16,
             tier_weights: TierWeights::default(),
+            saturation: None,
         }
     }
 }
@@ -136,7 +140,23 @@ impl Router {
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
     ) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, now, scratch))
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, false, now, scratch))
+    }
+
+    /// As [`route_among`](Self::route_among), but only where one of these instances is not
+    /// [saturated](Config::saturation).
+    pub fn route_unsaturated(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, true, now, scratch))
+    }
+
+    /// Whether an instance with this load has as much as it should be given.
+    pub fn is_saturated(&self, load: &Load) -> bool {
+        self.config.saturation.is_some_and(|saturation| saturation.is_reached(load))
     }
 
     /// What [`route_among`](Self::route_among) would answer now, and what it would weigh. Nothing is booked or remembered.
@@ -282,10 +302,14 @@ impl Router {
         &self,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
+        needs_room: bool,
         now: Time,
         scratch: &mut Scratch,
     ) -> Result<Decision, RouteError> {
-        self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
+        let placed = self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
+            if needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
+                return Err(RouteError::Saturated { instances: view.candidates.len() });
+            }
             let prompt_tokens = view.prompt_tokens;
             let chosen = view.candidates[self.policy.choose(view)];
             let booking = Booking {
@@ -307,15 +331,16 @@ impl Router {
                     self.fleet.lock().remember_use(booked, before);
                 }
             }
-            Decision {
+            Ok(Decision {
                 request: booked,
                 instance: chosen.instance,
                 prompt_tokens,
                 overlap_tokens: chosen.overlap_tokens,
                 best_overlap_tokens: view.best_overlap_tokens(),
                 expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-            }
-        })
+            })
+        });
+        placed?
     }
 
     /// What a policy is to see, under the fleet's lock; what `then` makes of it.

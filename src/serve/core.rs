@@ -1,5 +1,6 @@
 //! The router with what serving adds to it: a clock, names, metrics.
 
+use super::admission::{Admission, makes_room};
 use super::clock::Clock;
 use super::health::{Check, Health};
 use super::journal::Journal;
@@ -9,6 +10,7 @@ use super::recorder::Recording;
 use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
 use crate::config::{self, Config, Protocol};
+use crate::routing::admission::Priority;
 use crate::routing::{
     Availability, Decision, Explanation, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported,
     Request, RouteError, Router, Time,
@@ -27,7 +29,17 @@ pub struct Core {
     recording: Recording,
     journal: Journal,
     news: News,
+    admission: Admission,
     settings: Vec<(String, String)>,
+}
+
+/// Whether an instance must have room for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// One that may take it must not be saturated.
+    Needed,
+    /// It was admitted before, and is placed anew.
+    Made,
 }
 
 /// Why an instance could not be taken into the fleet.
@@ -54,6 +66,7 @@ impl Core {
             recording,
             journal: Journal::new(),
             news: News::new(),
+            admission: Admission::new(&config.admission),
             settings: config.settings(),
         };
         for instance in &config.instances {
@@ -89,14 +102,9 @@ impl Core {
         self.change_health(instance, |health, _| health.set_draining(draining));
     }
 
-    /// Places a request now, at any instance, and counts it.
+    /// Places a request now, at any instance, saturated or not, and counts it.
     pub fn route(&self, request: &Request<'_>) -> Result<Decision, RouteError> {
-        self.route_among(request, &|_| true)
-    }
-
-    /// Places a request of the OpenAI API now, at none of `except`, and counts it.
-    pub fn route_except(&self, request: &Request<'_>, except: &[InstanceId]) -> Result<Decision, RouteError> {
-        self.route_among(request, &|instance| self.may(instance, Protocol::OpenAi, except))
+        self.route_among(request, &|_| true, Room::Made)
     }
 
     /// Whether an instance speaks a protocol and is none of `except`.
@@ -109,9 +117,13 @@ impl Core {
         &self,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
+        room: Room,
     ) -> Result<Decision, RouteError> {
         let began = self.clock.now();
-        let decided = self.router.route_among(request, may, began);
+        let decided = match room {
+            Room::Needed => self.router.route_unsaturated(request, may, began),
+            Room::Made => self.router.route_among(request, may, began),
+        };
         let seconds = self.clock.now().since(began).as_secs_f64();
         match &decided {
             Ok(decision) => {
@@ -134,6 +146,7 @@ impl Core {
         let now = self.clock.now();
         self.recording.learnt(&fact, now);
         let stage = Progress::of(&fact);
+        let makes_room = makes_room(&fact);
         // Looked up first: the end of a request takes its booking with it.
         let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
         let learned = self.news.tell(fact, |fact| self.router.learn(fact, now));
@@ -142,8 +155,9 @@ impl Core {
             self.metrics.progressed(progress, seconds);
             self.journal.progressed(request, progress, seconds);
         }
-        if let Err(error) = &learned {
-            self.metrics.learn_error(LearnProblem::from(error));
+        match &learned {
+            Ok(()) => self.admission.told(makes_room),
+            Err(error) => self.metrics.learn_error(LearnProblem::from(error)),
         }
         learned
     }
@@ -284,6 +298,11 @@ impl Core {
         &self.news
     }
 
+    /// Those who wait for an instance to have room.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// What happened lately.
     pub(super) fn journal(&self) -> &Journal {
         &self.journal
@@ -316,8 +335,12 @@ impl Core {
             let metrics = self.metrics.instance(state.instance.index());
             metrics.totals(&state, self.router.cached_blocks(state.instance));
             metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
+            metrics.saturated.set(if self.router.is_saturated(&state.load) { 1.0 } else { 0.0 });
             metrics.load_foreign.set(state.load.foreign_requests.into());
             metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        }
+        for priority in Priority::ALL {
+            self.metrics.queued(priority, self.admission.queued(priority));
         }
         self.recording.totals(&self.metrics);
         self.metrics.render()
@@ -331,6 +354,7 @@ impl Core {
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.news.stop();
+        self.admission.stop();
     }
 
     /// What is recorded, if anything.

@@ -4,6 +4,7 @@ use super::core::Core;
 use super::journal::{self, Entry, Step, Verdict, Why};
 use super::telemetry::labels::{End, Label};
 use super::telemetry::metrics::Progress;
+use crate::routing::admission::Priority;
 use crate::routing::{Availability, InstanceState, Knowledge};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub struct Status {
     pub verdict: Verdict,
     /// Requests placed and not ended.
     pub in_flight: usize,
+    /// Who waits for an instance to have room.
+    pub queue: Queue,
     /// Distinct blocks in the index.
     pub index_blocks: usize,
     /// Memory that the index takes.
@@ -38,6 +41,19 @@ pub struct Status {
     pub decisions: Vec<Placed>,
     /// The configuration in force: where, and what. Secrets are not in it.
     pub settings: Vec<(String, String)>,
+}
+
+/// Requests that wait because all instances that may take them are saturated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Requests of high, normal and low priority.
+    pub requests: [usize; 3],
+    /// Their prompt tokens.
+    pub tokens: u64,
+    /// How long the one that waits longest has waited.
+    pub longest_seconds: f64,
+    /// Requests refused so far because they could not wait, or not that long.
+    pub shed: u64,
 }
 
 /// One instance.
@@ -71,6 +87,8 @@ pub struct Instance {
     pub busy_share: f64,
     /// Requests that it was ever given.
     pub assigned: u64,
+    /// Whether it has as much as it should be given.
+    pub saturated: bool,
     /// What it says of itself, if it was asked and answered.
     pub reported: Option<ReportedLoad>,
     /// Requests that it reported beyond those that were sent there from here.
@@ -129,6 +147,7 @@ impl Status {
             draining: core.is_draining(),
             verdict: Verdict::of(core.journal(), &knowledge),
             in_flight: core.router().in_flight(),
+            queue: Queue::of(core),
             index_blocks: index.blocks,
             index_bytes: index.bytes,
             index_bytes_max: config.index_bytes_max,
@@ -137,6 +156,18 @@ impl Status {
             history,
             decisions: core.journal().decisions().iter().map(|entry| Placed::of(core, entry)).collect(),
             settings: core.settings().to_vec(),
+        }
+    }
+}
+
+impl Queue {
+    fn of(core: &Core) -> Queue {
+        let queued = Priority::ALL.map(|priority| core.admission().queued(priority));
+        Queue {
+            requests: queued.map(|class| class.requests),
+            tokens: queued.iter().map(|class| class.tokens).sum(),
+            longest_seconds: core.admission().longest_wait(core).as_secs_f64(),
+            shed: core.metrics().shed_so_far(),
         }
     }
 }
@@ -159,6 +190,7 @@ impl Instance {
             decode_tokens: load.decode_tokens,
             busy_share: load.busy_share,
             assigned: load.assigned,
+            saturated: core.router().is_saturated(load),
             reported: core.load_age(state).zip(load.reported).map(|(age, reported)| ReportedLoad {
                 running: reported.running,
                 waiting: reported.waiting,

@@ -16,11 +16,13 @@ mod headers;
 mod observer;
 mod relay;
 
-use super::core::Core;
+use super::admission::{Refused, Shed};
+use super::core::{Core, Room};
 use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use crate::config::Protocol;
+use crate::routing::admission::Ask;
 use crate::routing::{Decision, InstanceId, RouteError};
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
@@ -86,7 +88,10 @@ pub(super) struct Forward<'a> {
 /// Decides where a request goes.
 pub(super) trait Place {
     /// An instance that is none of `except`.
-    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError>;
+    fn place(&self, except: &[InstanceId], room: Room) -> Result<Placed, RouteError>;
+
+    /// How it waits for room, holding so many bytes meanwhile; `None` where it costs an engine nothing.
+    fn ask(&self, bytes: usize) -> Option<Ask>;
 }
 
 /// Where a request goes.
@@ -105,12 +110,28 @@ pub(super) enum ForwardError {
     /// There is nowhere to send it.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// Whoever may be asked is saturated.
+    #[error(transparent)]
+    Shed(#[from] Shed),
+    /// It waited for room when the router was told to stop.
+    #[error("the router is stopping")]
+    Stopping,
     /// Whoever was asked did not answer.
     #[error("the instance could not be reached, or did not answer")]
     Unreachable,
     /// Whoever was asked took longer than it may.
     #[error("the instance did not answer in time")]
     Late,
+}
+
+impl From<Refused> for ForwardError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Route(error) => ForwardError::Route(error),
+            Refused::Shed(shed) => ForwardError::Shed(shed),
+            Refused::Stopping => ForwardError::Stopping,
+        }
+    }
 }
 
 /// Why a call of our own has no answer.
@@ -187,35 +208,44 @@ impl Upstream {
     pub async fn forward(&self, forward: &Forward<'_>, place: &impl Place) -> Result<Response, ForwardError> {
         self.budget.earn();
         let mut tried = Vec::new();
-        let mut refused = None;
+        let mut placed = self.admit(forward, place).await?;
         loop {
-            let placed = match place.place(&tried) {
-                Ok(placed) => placed,
-                // Nobody else is left, so the client gets what the last one said.
-                Err(error) => {
-                    return match refused {
-                        Some((placed, response)) => Ok(self.respond(forward, placed, response)),
-                        None if tried.is_empty() => Err(error.into()),
-                        None => Err(ForwardError::Unreachable),
-                    };
-                }
-            };
             let instance = placed.instance;
             match self.attempt(forward, instance).await {
                 Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
                 Attempt::Late => return Err(ForwardError::Late),
                 Attempt::NotTaken(response) => {
-                    refused = response.map(|response| (Placed { ticket: None, ..placed }, response));
+                    let Placed { decision, ticket, .. } = placed;
+                    drop(ticket);
+                    let refused = response.map(|response| (Placed { instance, decision, ticket: None }, response));
                     tried.push(instance);
-                    if tried.len() > self.limits.retries_max as usize || !self.budget.spend() {
-                        return match refused {
-                            Some((placed, response)) => Ok(self.respond(forward, placed, response)),
-                            None => Err(ForwardError::Unreachable),
-                        };
-                    }
+                    let is_last = tried.len() > self.limits.retries_max as usize || !self.budget.spend();
+                    // It was admitted once, and its first booking is given back: it does not wait again.
+                    let elsewhere = if is_last { None } else { place.place(&tried, Room::Made).ok() };
+                    placed = match elsewhere {
+                        Some(elsewhere) => elsewhere,
+                        // Nobody else is left, so the client gets what the last one said.
+                        None => {
+                            return match refused {
+                                Some((placed, response)) => Ok(self.respond(forward, placed, response)),
+                                None => Err(ForwardError::Unreachable),
+                            };
+                        }
+                    };
                     self.core.metrics().instance(instance.index()).retries.increment(1);
                 }
+            }
+        }
+    }
+
+    /// Places a request for the first time: when there is room.
+    async fn admit(&self, forward: &Forward<'_>, place: &impl Place) -> Result<Placed, ForwardError> {
+        match place.ask(forward.body.len()) {
+            None => Ok(place.place(&[], Room::Made)?),
+            Some(ask) => {
+                let place = || place.place(&[], Room::Needed);
+                Ok(self.core.admission().place(&self.core, ask, forward.deadline, place).await?)
             }
         }
     }

@@ -2,10 +2,12 @@
 #![cfg(feature = "serve")]
 
 mod admin;
+mod admission;
 mod asked;
 mod codec;
 mod config;
 mod deploy;
+mod drill;
 mod fleet;
 mod grpc;
 mod grpc_engine;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
+use warmpath::config::{Admission, Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::fleet_client::FleetClient;
@@ -152,6 +152,7 @@ pub fn config(instances: Vec<Instance>) -> Config {
         tokenizers: Vec::new(),
         recorder: None,
         // As with health.
+        admission: Admission::default(),
         watch: Watch { discover_kv_events: false, load: None },
     }
 }

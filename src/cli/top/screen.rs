@@ -62,9 +62,11 @@ fn head(status: &Status) -> [String; 5] {
             or_none(verdict.delivered, percent)
         ),
         format!(
-            "{} requests/s · {} in flight · first token {} median, {} p99 · index {} blocks, {} of {} MiB",
+            "{} requests/s · {} in flight · {} queued, {} shed · first token {} median, {} p99 · index {} blocks, {} of {} MiB",
             or_none(last.map(|step| step.requests_per_second), |rate| format!("{rate:.1}")),
             status.in_flight,
+            status.queue.requests.iter().sum::<usize>(),
+            status.queue.shed,
             or_none(last.and_then(|step| step.ttft_p50), seconds),
             or_none(last.and_then(|step| step.ttft_p99), seconds),
             status.index_blocks,
@@ -170,7 +172,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::{Suspect, Verdict};
+    use crate::serve::{Queue, Suspect, Verdict};
 
     fn status() -> Status {
         let instance = |name: &str, availability: &str, knowledge: &str, assigned| Instance {
@@ -188,6 +190,7 @@ mod tests {
             decode_tokens: 40_000,
             busy_share: 0.5,
             assigned,
+            saturated: false,
             reported: None,
             foreign_requests: 0,
             approximate_blocks_max: None,
@@ -228,6 +231,7 @@ mod tests {
                 delivered: None,
             },
             in_flight: 9,
+            queue: Queue { requests: [1, 4, 2], tokens: 9_000, longest_seconds: 1.5, shed: 12 },
             index_blocks: 40_000,
             index_bytes: 5 << 20,
             index_bytes_max: 4 << 30,

@@ -32,6 +32,8 @@ pub struct Load {
     pub evictions_per_second: f64,
     /// What it last said of itself, if it says anything.
     pub reported: Option<Reported>,
+    /// The same, where it was said not too long ago to be still so.
+    pub recent: Option<Reported>,
     /// When it said so.
     pub reported_at: Option<Time>,
     /// Requests that it reported beyond those that we know of: someone else's. Their wait is part of the estimate.
@@ -214,6 +216,7 @@ impl Book {
             prefill_prompt_tokens: self.queued_prompt_tokens,
             evictions_per_second: self.evictions.per_second(now),
             reported: self.reported.map(|(_, reported)| reported),
+            recent: recent.map(|(_, reported)| reported),
             reported_at: self.reported.map(|(at, _)| at),
             foreign_requests: if recent.is_some() { self.foreign.requests } else { 0 },
         }

@@ -4,7 +4,7 @@ use crate::routing::time::Time;
 
 /// An exponentially decaying rate with a time constant of a minute.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct DecayingRate {
+pub(in crate::routing) struct DecayingRate {
     /// Decayed sum of amounts at `at`.
     sum: f64,
     at: Time,
@@ -24,10 +24,15 @@ impl DecayingRate {
 
     /// The rate a second. Corrected for having watched less than a window so far.
     pub fn per_second(&self, now: Time) -> f64 {
+        self.per_second_over(now, OBSERVED_SECONDS_MIN)
+    }
+
+    /// The same, where what was watched for a shorter time than this is as if it had been watched for so long.
+    pub fn per_second_over(&self, now: Time, seconds_min: f64) -> f64 {
         let Some(first) = self.first else {
             return 0.0;
         };
-        let observed = now.since(first).as_secs_f64().max(OBSERVED_SECONDS_MIN);
+        let observed = now.since(first).as_secs_f64().max(seconds_min);
         self.decayed(now) / (WINDOW_SECONDS * (1.0 - (-observed / WINDOW_SECONDS).exp()))
     }
 

@@ -6,9 +6,12 @@ mod weighed;
 
 use super::status;
 use super::texts::KnownText;
+use super::vllm::timeout;
+use crate::routing::admission::Ask;
 use crate::routing::block::Namespace;
-use crate::routing::{self, Fact, InstanceId, Request, RequestId, SessionKey};
-use crate::serve::core::Core;
+use crate::routing::{self, Fact, InstanceId, Request, RequestId, RouteError, SessionKey};
+use crate::serve::admission;
+use crate::serve::core::{Core, Room};
 use crate::serve::proto::router_server::Router;
 use crate::serve::proto::{
     Availability, CompleteRequest, CompleteResponse, ExplainResponse, FirstTokenRequest, FirstTokenResponse, Instance,
@@ -16,6 +19,7 @@ use crate::serve::proto::{
 };
 use crate::serve::tokenizer::Tokenizers;
 use std::sync::Arc;
+use std::time::Instant;
 use tonic::{Response, Status};
 
 /// The largest request that is read: a prompt of three million tokens.
@@ -74,11 +78,25 @@ impl Service {
 #[tonic::async_trait]
 impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        let mut request = request.into_inner();
+        let (metadata, extensions, mut request) = request.into_parts();
+        let headers = metadata.into_headers();
+        let deadline = timeout(&headers).map(|timeout| Instant::now() + timeout);
+        let priority = admission::priority(&headers, request.priority.map(i64::from), &extensions);
+        let priority = priority.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let known = self.known(&mut request).await?;
         let allowed = self.allowed(&request)?;
-        let decision = self.core.route_among(&placed(&request, &known), &|instance| is_allowed(&allowed, instance));
-        let decision = decision.map_err(|error| status::of_route(&error))?;
+        let asked = placed(&request, &known);
+        let tokens = asked.prompt.tokens().ok_or_else(|| status::of_route(&RouteError::PromptTooLong))?;
+        let ask = Ask {
+            priority,
+            caller: admission::caller(&extensions),
+            pool: admission::pool(&request.model, None, allowed.as_deref()),
+            tokens,
+            bytes: tokens as usize * size_of::<u32>(),
+        };
+        let route = || self.core.route_among(&asked, &|instance| is_allowed(&allowed, instance), Room::Needed);
+        let decision = self.core.admission().place(&self.core, ask, deadline, route).await;
+        let decision = decision.map_err(|refused| status::of_refused(&refused))?;
         let member = self.core.member(decision.instance);
         Ok(Response::new(RouteResponse {
             request_id: decision.request.0,

@@ -19,6 +19,7 @@ pub(in crate::serve) mod view;
 
 use crate::config::Protocol;
 use crate::routing::SessionKey;
+use crate::serve::admission;
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
 use crate::serve::tokenizer::{Tokenizers, Untokenized};
@@ -87,6 +88,8 @@ impl Server {
         let made_before = view.and_then(|view| view.previous_response.as_deref());
         let about = made_before.or_else(|| responses::id_in(head.uri.path()));
         let place = ByView {
+            priority: admission::priority(&head.headers, view.and_then(|view| view.priority), &head.extensions)?,
+            caller: admission::caller(&head.extensions),
             core: &self.core,
             served,
             cache_salt: view.and_then(|view| view.cache_salt.as_deref()).filter(|salt| !salt.is_empty()),

@@ -15,9 +15,11 @@ mod view;
 use super::status;
 use super::texts::KnownText;
 use crate::config::Protocol;
+use crate::routing::admission::{Ask, CallerKey, Priority};
 use crate::routing::block::Namespace;
 use crate::routing::{Availability, InstanceId, Prompt, Request, RouteError, SessionKey};
-use crate::serve::core::Core;
+use crate::serve::admission;
+use crate::serve::core::{Core, Room};
 use crate::serve::protobuf::{Fields, Value};
 use crate::serve::telemetry::labels::{Answer, ByLoad};
 use crate::serve::ticket::Ticket;
@@ -138,7 +140,12 @@ impl Server {
         let session = view.session.map(SessionKey::of);
         let request = Request { namespace, prompt, session };
         let looked_up = matches!(prompt, Prompt::Tokens(_));
-        let place = Routed { server: self, protocol: forward.protocol, rank: view.rank, request, looked_up };
+        let (headers, extensions) = (&forward.head.headers, &forward.head.extensions);
+        let priority = admission::priority(headers, None, extensions);
+        let priority = priority.map_err(|error| (Answer::BadBody, Status::invalid_argument(error.to_string())))?;
+        let caller = admission::caller(extensions);
+        let place =
+            Routed { server: self, protocol: forward.protocol, rank: view.rank, request, looked_up, priority, caller };
         self.forward(forward, &place).await
     }
 
@@ -208,6 +215,8 @@ fn named_model(head: &Parts) -> Option<&str> {
 fn refused(error: ForwardError) -> Refusal {
     let answer = match &error {
         ForwardError::Unreachable | ForwardError::Late => Answer::Unreachable,
+        ForwardError::Shed(_) | ForwardError::Route(RouteError::Saturated { .. }) => Answer::Shed,
+        ForwardError::Stopping => Answer::NoneReady,
         ForwardError::Route(RouteError::UnknownModel { .. }) => Answer::UnknownModel,
         ForwardError::Route(RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. }) => Answer::NoneReady,
         ForwardError::Route(RouteError::EmptyPrompt | RouteError::PromptTooLong) => Answer::BadBody,
@@ -226,7 +235,7 @@ fn ok(frame: Bytes) -> Response {
 }
 
 /// How long a client waits: up to eight digits and a unit.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let written = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = written.split_at_checked(written.len().checked_sub(1)?)?;
     let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -249,22 +258,36 @@ struct Routed<'a> {
     request: Request<'a>,
     /// Its tokens are known.
     looked_up: bool,
+    priority: Priority,
+    caller: CallerKey,
+}
+
+impl Routed<'_> {
+    fn has_rank(&self, instance: InstanceId) -> bool {
+        let own = self.server.core.member(instance).data_parallel_rank;
+        // Where ranks are not told apart, an instance sees to the rank itself.
+        self.rank.is_none_or(|rank| own.is_none_or(|own| own == rank))
+    }
 }
 
 impl Place for Routed<'_> {
-    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError> {
+    fn place(&self, except: &[InstanceId], room: Room) -> Result<Placed, RouteError> {
         let core = &self.server.core;
-        let may = |instance| {
-            let own = core.member(instance).data_parallel_rank;
-            // Where ranks are not told apart, an instance sees to the rank itself.
-            let rank_is = self.rank.is_none_or(|rank| own.is_none_or(|own| own == rank));
-            rank_is && core.may(instance, self.protocol, except)
-        };
-        let decision = core.route_among(&self.request, &may)?;
+        let may = |instance| self.has_rank(instance) && core.may(instance, self.protocol, except);
+        let decision = core.route_among(&self.request, &may, room)?;
         let ticket = Ticket::new(Arc::clone(core), decision.request);
         // An estimate is nobody's business.
         let decision_told = self.looked_up.then_some(decision);
         Ok(Placed { instance: decision.instance, decision: decision_told, ticket: Some(ticket) })
+    }
+
+    fn ask(&self, bytes: usize) -> Option<Ask> {
+        let members = || self.server.core.members().map(|(instance, _)| instance);
+        let only: Option<Vec<InstanceId>> =
+            self.rank.map(|_| members().filter(|&instance| self.has_rank(instance)).collect());
+        let pool = admission::pool(self.request.namespace.model, Some(self.protocol), only.as_deref());
+        let tokens = self.request.prompt.tokens()?;
+        Some(Ask { priority: self.priority, caller: self.caller, pool, tokens, bytes })
     }
 }
 
@@ -276,7 +299,11 @@ struct Anyone<'a> {
 }
 
 impl Place for Anyone<'_> {
-    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError> {
+    fn ask(&self, _bytes: usize) -> Option<Ask> {
+        None
+    }
+
+    fn place(&self, except: &[InstanceId], _room: Room) -> Result<Placed, RouteError> {
         let core = &self.server.core;
         let may = |instance| core.may(instance, self.protocol, except);
         let instance = core.least_loaded_among(self.model, &may)?;

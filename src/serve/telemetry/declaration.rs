@@ -64,6 +64,12 @@ pub(super) enum Metric {
     LoadForeign,
     LoadCacheUsage,
     InstanceCacheBlocks,
+    InstanceSaturated,
+    Queued,
+    QueuedTokens,
+    QueuedBytes,
+    QueueWait,
+    Shed,
 }
 
 /// How a metric is kept.
@@ -177,6 +183,12 @@ impl Metric {
         Metric::LoadForeign,
         Metric::LoadCacheUsage,
         Metric::InstanceCacheBlocks,
+        Metric::InstanceSaturated,
+        Metric::Queued,
+        Metric::QueuedTokens,
+        Metric::QueuedBytes,
+        Metric::QueueWait,
+        Metric::Shed,
     ];
 
     /// Its position in [`ALL`](Self::ALL).
@@ -490,6 +502,39 @@ impl Metric {
                 Kind::Gauge,
                 Unit::Count,
                 "Blocks that an instance without events is believed to hold at most; by its own word where it gives one.",
+            ),
+            Metric::InstanceSaturated => (
+                "warmpath_instance_saturated",
+                Kind::Gauge,
+                Unit::Count,
+                "1 while an instance has as much as it should be given, by [admission], else 0.",
+            ),
+            Metric::Queued => (
+                "warmpath_queued_requests",
+                Kind::Gauge,
+                Unit::Count,
+                "Requests that wait for an instance to have room, by priority.",
+            ),
+            Metric::QueuedTokens => (
+                "warmpath_queued_tokens",
+                Kind::Gauge,
+                Unit::Count,
+                "Prompt tokens of the requests that wait for room.",
+            ),
+            Metric::QueuedBytes => {
+                ("warmpath_queued_bytes", Kind::Gauge, Unit::Bytes, "Bodies of the requests that wait for room.")
+            }
+            Metric::QueueWait => (
+                "warmpath_queue_wait_seconds",
+                Kind::Histogram(TTFT_BUCKETS),
+                Unit::Seconds,
+                "Time that requests waited for an instance to have room, by how it ended; those that did not wait are not in it.",
+            ),
+            Metric::Shed => (
+                "warmpath_shed_total",
+                Kind::Counter,
+                Unit::Count,
+                "Requests that were refused because all instances that might take them were saturated, by why.",
             ),
         }
     }

@@ -1,5 +1,6 @@
 //! Label values. Every one is a variant here, so that no client can invent a time series.
 
+use crate::routing::admission::Priority;
 use crate::routing::index::IndexError;
 use crate::routing::{Knowledge, LearnError, RouteError};
 use crate::serve::ingress::http::api::Api;
@@ -45,6 +46,8 @@ label! {
         EmptyPrompt = "empty_prompt",
         PromptTooLong = "prompt_too_long",
         TooManyInFlight = "too_many_in_flight",
+        /// All that may take it have as much as they should be given; one that waits is told so again at each try.
+        Saturated = "saturated",
     }
 }
 
@@ -157,6 +160,8 @@ label! {
         Unreachable = "unreachable",
         /// Ours: no instance takes requests now.
         NoneReady = "none_ready",
+        /// Ours: all instances are saturated, and it could not wait, or not that long.
+        Shed = "shed",
         /// Ours: no instance serves the model.
         UnknownModel = "unknown_model",
         /// Ours: the body is too long, or did not come.
@@ -289,6 +294,69 @@ label! {
     }
 }
 
+label! {
+    /// How urgent a request is.
+    Class "priority" {
+        High = "high",
+        Normal = "normal",
+        Low = "low",
+    }
+}
+
+label! {
+    /// How waiting for room ended.
+    WaitEnd "end" {
+        /// There was room.
+        Admitted = "admitted",
+        /// It waited as long as it may.
+        Deadline = "deadline",
+        /// Its caller held most of a full queue, and one with less came.
+        Displaced = "displaced",
+        /// The router is stopping.
+        Stopping = "stopping",
+        /// Its client went away.
+        Left = "left",
+        /// No instance that may take it is ready any more.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Why a request was refused for want of room.
+    ShedReason "reason" {
+        /// Nothing more may wait in its class.
+        Full = "full",
+        /// It waited as long as it may.
+        Deadline = "deadline",
+        /// Its caller held most of a full queue, and one with less came.
+        Displaced = "displaced",
+        /// It waited when the router was told to stop.
+        Stopping = "stopping",
+    }
+}
+
+impl ShedReason {
+    /// What an end that is a refusal counts as.
+    pub fn of(end: WaitEnd) -> Option<Self> {
+        match end {
+            WaitEnd::Admitted | WaitEnd::Left | WaitEnd::Failed => None,
+            WaitEnd::Deadline => Some(ShedReason::Deadline),
+            WaitEnd::Displaced => Some(ShedReason::Displaced),
+            WaitEnd::Stopping => Some(ShedReason::Stopping),
+        }
+    }
+}
+
+impl From<Priority> for Class {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::High => Class::High,
+            Priority::Normal => Class::Normal,
+            Priority::Low => Class::Low,
+        }
+    }
+}
+
 impl StatusClass {
     /// The class that a status belongs to. There are no final statuses below 200, and none are known above 599.
     pub fn of(status: u16) -> Self {
@@ -325,6 +393,7 @@ impl From<&RouteError> for Outcome {
             RouteError::EmptyPrompt => Outcome::EmptyPrompt,
             RouteError::PromptTooLong => Outcome::PromptTooLong,
             RouteError::TooManyInFlight { .. } => Outcome::TooManyInFlight,
+            RouteError::Saturated { .. } => Outcome::Saturated,
         }
     }
 }

@@ -4,11 +4,12 @@
 
 use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, Call, End, EventKind, Failure, Guess, Label, LearnProblem, LoadRead, Of, OrphanFate, Outcome,
-    Recording, ReplayOutcome, Reported, SkipReason, Stage, State, StatusClass, Verdict,
+    Answer, ByLoad, Call, Class, End, EventKind, Failure, Guess, Label, LearnProblem, LoadRead, Of, OrphanFate,
+    Outcome, Recording, ReplayOutcome, Reported, ShedReason, SkipReason, Stage, State, StatusClass, Verdict, WaitEnd,
 };
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
+use crate::routing::admission::{Priority, Queued};
 use crate::routing::index::IndexStats;
 use crate::routing::{self, Availability, Decision, Fact, InstanceId, InstanceState, RequestId};
 use std::sync::OnceLock;
@@ -45,6 +46,13 @@ pub(crate) struct Metrics {
     pub watchers_lost: Counter,
     /// See [`Metric::RecorderHeldBytes`].
     pub recorder_held_bytes: Gauge,
+    /// See [`Metric::QueueWait`].
+    pub queue_wait: PerLabel<WaitEnd, Histogram>,
+    /// See [`Metric::Shed`].
+    pub shed: PerLabel<ShedReason, Counter>,
+    queued: PerLabel<Class, Gauge>,
+    queued_tokens: PerLabel<Class, Gauge>,
+    queued_bytes: PerLabel<Class, Gauge>,
     /// By position; many places, few of them taken.
     instances: Box<[OnceLock<Box<InstanceMetrics>>]>,
 }
@@ -105,6 +113,8 @@ pub(crate) struct InstanceMetrics {
     pub load_cache_usage: Gauge,
     /// See [`Metric::InstanceCacheBlocks`].
     pub cache_blocks_max: Gauge,
+    /// See [`Metric::InstanceSaturated`].
+    pub saturated: Gauge,
 }
 
 impl InstanceMetrics {
@@ -156,6 +166,7 @@ impl InstanceMetrics {
             load_reported: registry.gauges(Metric::LoadReported, name),
             load_foreign: registry.gauge(Metric::LoadForeign, Some(name), None),
             load_cache_usage: registry.gauge(Metric::LoadCacheUsage, Some(name), None),
+            saturated: registry.gauge(Metric::InstanceSaturated, Some(name), None),
             cache_blocks_max: registry.gauge(Metric::InstanceCacheBlocks, Some(name), None),
         }
     }
@@ -257,6 +268,11 @@ impl Metrics {
             recorder_files: registry.counter(Metric::RecorderFiles, None, None),
             watchers_lost: registry.counter(Metric::WatchersLost, None, None),
             recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
+            queue_wait: registry.histograms(Metric::QueueWait),
+            shed: registry.counters(Metric::Shed, None),
+            queued: registry.gauges_of_all(Metric::Queued),
+            queued_tokens: registry.gauges_of_all(Metric::QueuedTokens),
+            queued_bytes: registry.gauges_of_all(Metric::QueuedBytes),
             instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
             registry,
         };
@@ -324,6 +340,19 @@ impl Metrics {
         if let Some(process) = &self.process {
             process.look();
         }
+    }
+
+    /// Sets what waits in a class.
+    pub fn queued(&self, priority: Priority, queued: Queued) {
+        let class = Class::from(priority);
+        self.queued.of(class).set(queued.requests as f64);
+        self.queued_tokens.of(class).set(queued.tokens as f64);
+        self.queued_bytes.of(class).set(queued.bytes as f64);
+    }
+
+    /// Requests refused so far for want of room.
+    pub fn shed_so_far(&self) -> u64 {
+        ShedReason::ALL.iter().map(|&reason| self.shed.of(reason).get()).sum()
     }
 
     /// What was counted so far.

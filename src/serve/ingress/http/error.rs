@@ -1,6 +1,7 @@
 //! What a client is told when no instance answers it, in the shape that OpenAI's clients expect.
 
 use crate::routing::RouteError;
+use crate::serve::admission::BadPriority;
 use crate::serve::telemetry::labels::Answer;
 use crate::serve::upstream::ForwardError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -19,10 +20,17 @@ pub(super) enum Error {
     /// The body did not come to its end.
     #[error("the request body did not come whole")]
     BodyBroken,
+    /// Its priority cannot be read.
+    #[error(transparent)]
+    Priority(#[from] BadPriority),
     /// It could not be forwarded.
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }
+
+type Kind = (StatusCode, &'static str, Option<&'static str>);
+
+const SATURATED: Kind = (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsError", None);
 
 #[derive(Serialize)]
 struct ErrorBody {
@@ -41,23 +49,29 @@ impl Error {
     /// How it is counted.
     pub fn answer(&self) -> Answer {
         match self {
-            Error::BodyTooLong { .. } | Error::BodyBroken => Answer::BadBody,
-            Error::Draining => Answer::NoneReady,
+            Error::BodyTooLong { .. } | Error::BodyBroken | Error::Priority(_) => Answer::BadBody,
+            Error::Draining | Error::Forward(ForwardError::Stopping) => Answer::NoneReady,
+            Error::Forward(ForwardError::Shed(_)) => Answer::Shed,
             Error::Forward(ForwardError::Unreachable | ForwardError::Late) => Answer::Unreachable,
             Error::Forward(ForwardError::Route(error)) => match error {
                 RouteError::UnknownModel { .. } => Answer::UnknownModel,
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => Answer::NoneReady,
+                RouteError::Saturated { .. } => Answer::Shed,
                 RouteError::EmptyPrompt | RouteError::PromptTooLong => Answer::BadBody,
             },
         }
     }
 
     /// Status, type and the parameter at fault.
-    fn kind(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+    fn kind(&self) -> Kind {
         match self {
             Error::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "BadRequestError", None),
             Error::BodyBroken => (StatusCode::BAD_REQUEST, "BadRequestError", None),
-            Error::Draining => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None),
+            Error::Priority(_) => (StatusCode::BAD_REQUEST, "BadRequestError", Some("priority")),
+            Error::Forward(ForwardError::Shed(_)) => SATURATED,
+            Error::Draining | Error::Forward(ForwardError::Stopping) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None)
+            }
             Error::Forward(ForwardError::Unreachable) => (StatusCode::BAD_GATEWAY, "BadGatewayError", None),
             Error::Forward(ForwardError::Late) => (StatusCode::GATEWAY_TIMEOUT, "GatewayTimeoutError", None),
             Error::Forward(ForwardError::Route(error)) => match error {
@@ -65,6 +79,7 @@ impl Error {
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None)
                 }
+                RouteError::Saturated { .. } => SATURATED,
                 RouteError::EmptyPrompt | RouteError::PromptTooLong => {
                     (StatusCode::BAD_REQUEST, "BadRequestError", Some("prompt"))
                 }
@@ -85,8 +100,13 @@ impl IntoResponse for Error {
         };
         let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
         let mut response = (status, axum::Json(body)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let retry_after = match &self {
+            Error::Forward(ForwardError::Shed(shed)) => Some(shed.seconds()),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
+            _ => None,
+        };
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -2,9 +2,12 @@
 
 use super::models::Served;
 use super::view::{Prompted, Said, View};
+use crate::config::Protocol;
+use crate::routing::admission::{Ask, CallerKey, Priority};
 use crate::routing::block::{BlockSize, ContentHash, Namespace};
 use crate::routing::{Decision, InstanceId, Prompt, Request, RouteError, SessionKey};
-use crate::serve::core::Core;
+use crate::serve::admission;
+use crate::serve::core::{Core, Room};
 use crate::serve::telemetry::labels::{ByLoad, Guess};
 use crate::serve::ticket::Ticket;
 use crate::serve::upstream::{Place, Placed};
@@ -82,17 +85,23 @@ pub(super) struct ByView<'a> {
     pub known: Known,
     /// The instance that holds what the request is about.
     pub home: Option<InstanceId>,
+    pub priority: Priority,
+    pub caller: CallerKey,
 }
 
 impl ByView<'_> {
+    /// The instances that have what is asked for, where not all do.
+    fn only(&self) -> Option<&[InstanceId]> {
+        match (&self.home, &self.served.only) {
+            (Some(home), _) => Some(std::slice::from_ref(home)),
+            (None, only) => only.as_deref(),
+        }
+    }
+
     /// Instances that do not have what is asked for, and those of `except`.
     fn without(&self, except: &[InstanceId]) -> Vec<InstanceId> {
         let mut without = except.to_vec();
-        let only = match (&self.home, &self.served.only) {
-            (Some(home), _) => std::slice::from_ref(home),
-            (None, Some(only)) => only,
-            (None, None) => return without,
-        };
+        let Some(only) = self.only() else { return without };
         let states = self.core.instances();
         without.extend(states.iter().map(|state| state.instance).filter(|instance| !only.contains(instance)));
         without
@@ -100,7 +109,7 @@ impl ByView<'_> {
 }
 
 impl Place for ByView<'_> {
-    fn place(&self, except: &[InstanceId]) -> Result<Placed, RouteError> {
+    fn place(&self, except: &[InstanceId], room: Room) -> Result<Placed, RouteError> {
         let except = self.without(except);
         let (Some(model), Some(prompt)) = (self.served.model.as_deref(), self.known.prompt()) else {
             let instance = self.core.least_loaded(self.served.model.as_deref(), &except)?;
@@ -108,10 +117,17 @@ impl Place for ByView<'_> {
         };
         let namespace = Namespace { model, lora: self.served.lora.as_deref(), cache_salt: self.cache_salt };
         let request = Request { namespace, prompt, session: self.session };
-        let decision: Decision = self.core.route_except(&request, &except)?;
+        let may = |instance| self.core.may(instance, Protocol::OpenAi, &except);
+        let decision: Decision = self.core.route_among(&request, &may, room)?;
         let ticket = Ticket::new(Arc::clone(self.core), decision.request);
         // An estimate is nobody's business.
         let looked_up = matches!(self.known, Known::Tokens(_));
         Ok(Placed { instance: decision.instance, decision: looked_up.then_some(decision), ticket: Some(ticket) })
+    }
+
+    fn ask(&self, bytes: usize) -> Option<Ask> {
+        let (model, tokens) = (self.served.model.as_deref()?, self.known.prompt()?.tokens()?);
+        let pool = admission::pool(model, Some(Protocol::OpenAi), self.only());
+        Some(Ask { priority: self.priority, caller: self.caller, pool, tokens, bytes })
     }
 }

@@ -28,6 +28,8 @@ pub(in crate::serve) struct View<'a> {
     pub session: Option<Cow<'a, str>>,
     /// The response that it goes on from.
     pub previous_response: Option<Cow<'a, str>>,
+    /// vLLM's priority: lower is earlier.
+    pub priority: Option<i64>,
     /// The prompt.
     pub prompt: Prompted<'a>,
 }
@@ -133,7 +135,7 @@ impl<'de> Visitor<'de> for Object {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<View<'de>, A::Error> {
         let (mut model, mut cache_salt, mut session, mut cache_key) = (None, None, None, None);
-        let (mut prompt, mut previous_response, mut altered) = (None, None, false);
+        let (mut prompt, mut previous_response, mut altered, mut priority) = (None, None, false, None);
         let mut said: [Option<&'de [u8]>; SAYING.len()] = [None; SAYING.len()];
         while let Some(key) = map.next_key_seed(Text)? {
             let key = key.as_deref().unwrap_or_default();
@@ -143,6 +145,7 @@ impl<'de> Visitor<'de> for Object {
                 "session_id" => session = map.next_value_seed(Text)?,
                 "prompt_cache_key" => cache_key = map.next_value_seed(Text)?,
                 "previous_response_id" => previous_response = map.next_value_seed(Text)?,
+                "priority" => priority = map.next_value::<&RawValue>()?.get().parse().ok(),
                 key if Some(key) == self.prompt_field => prompt = Some(map.next_value_seed(Prompts)?),
                 // The engine computes something else than the tokens that stand here.
                 "truncate_prompt_tokens" | "features" | "prompt_embeds" => {
@@ -168,7 +171,7 @@ impl<'de> Visitor<'de> for Object {
             None => Prompted::ByLoad(ByLoad::NoPrompt),
         };
         let session = session.or(cache_key);
-        Ok(View { model, cache_salt, session, previous_response, prompt })
+        Ok(View { model, cache_salt, session, previous_response, priority, prompt })
     }
 }
 

@@ -52,6 +52,7 @@ function showTiles(status) {
     [seconds(last(status, "ttft_p99")), "first token, 99th"],
     [last(status, "requests_per_second") === null ? "–" : last(status, "requests_per_second").toFixed(1), "requests a second"],
     [count(status.in_flight), "in flight"],
+    [count(status.queue.requests.reduce((sum, waiting) => sum + waiting)), `wait for room, ${count(status.queue.shed)} shed so far`],
     [bytes(status.index_bytes), `index, ${count(status.index_blocks)} blocks`],
   ];
   $("tiles").replaceChildren(...tiles.map(([value, label]) => node("div", { class: "tile" }, node("b", {}, value), node("span", {}, label))));

@@ -1,0 +1,276 @@
+//! Requests that wait for an instance to have room, through the sockets.
+
+use crate::support::{MODEL, RunningApp, config, eventually, instance, open_post, prompt, send, soon, start_app};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use warmpath::config::Config;
+use warmpath::routing::admission::Saturation;
+use warmpath::serve::proto::{CompleteRequest, Outcome, RouteRequest};
+
+/// An instance that answers one request for each permit, and says in which order they came.
+#[derive(Clone)]
+struct Gate {
+    seen: Arc<Mutex<Vec<String>>>,
+    permits: Arc<Semaphore>,
+    address: SocketAddr,
+}
+
+impl Gate {
+    async fn open(permits: usize) -> Gate {
+        async fn answer(State(gate): State<Gate>, body: Bytes) -> Response {
+            let Ok(body) = serde_json::from_slice::<Value>(&body) else { return StatusCode::NOT_FOUND.into_response() };
+            gate.seen.lock().unwrap().push(body["user"].as_str().unwrap_or_default().to_owned());
+            gate.permits.acquire().await.unwrap().forget();
+            axum::Json(json!({"usage": {"completion_tokens": 1}})).into_response()
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gate = Gate { seen: Arc::default(), permits: Arc::new(Semaphore::new(permits)), address };
+        let routes = Router::new().fallback(any(answer)).with_state(gate.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        gate
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// A router in front of one gate, which is saturated by one prompt of 100 tokens.
+async fn start(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
+    let gate = Gate::open(0).await;
+    let mut config = config(vec![instance("a", gate.address, None)]);
+    config.routing.saturation = Some(Saturation { prefill_tokens_max: Some(100), kv_usage_max: None });
+    change(&mut config);
+    (gate, start_app(config).await)
+}
+
+struct Answer {
+    status: u16,
+    retry_after: Option<u64>,
+    body: Value,
+}
+
+/// Sends a prompt of 100 tokens.
+fn complete(app: &RunningApp, user: &str, more: Value) -> JoinHandle<Answer> {
+    let seed = user.bytes().map(u32::from).sum();
+    let mut body = json!({"model": MODEL, "prompt": prompt(seed, 100), "user": user});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let http = app.http;
+    tokio::spawn(async move {
+        let response = open_post(http, "/v1/completions", &body).await;
+        let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, retry_after, body: serde_json::from_slice(&body).unwrap() }
+    })
+}
+
+async fn waits(app: &RunningApp, priority: &str, requests: usize) {
+    let series = format!("warmpath_queued_requests{{priority=\"{priority}\"}}");
+    eventually("queueing", || app.metric(&series) == requests as f64).await;
+}
+
+async fn idle(app: &RunningApp) {
+    eventually("idling", || app.core.router().in_flight() == 0).await;
+    for priority in ["high", "normal", "low"] {
+        for what in ["requests", "tokens", "bytes"] {
+            assert_eq!(app.metric(&format!("warmpath_queued_{what}{{priority=\"{priority}\"}}")), 0.0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_finds_no_room_waits_for_some() {
+    let (gate, app) = start(|_| {}).await;
+    let first = complete(&app, "first", json!({}));
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    assert_eq!(app.metric("warmpath_instance_saturated{instance=\"a\"}"), 1.0);
+    let second = complete(&app, "second", json!({}));
+    waits(&app, "normal", 1).await;
+    assert_eq!(app.metric("warmpath_queued_tokens{priority=\"normal\"}"), 100.0);
+    assert_eq!(gate.seen(), ["first"], "it is held back");
+    gate.permits.add_permits(1);
+    assert_eq!(soon("the first answer", first).await.unwrap().status, 200);
+    eventually("the second one's arrival", || gate.seen() == ["first", "second"]).await;
+    gate.permits.add_permits(1);
+    assert_eq!(soon("the second answer", second).await.unwrap().status, 200);
+    idle(&app).await;
+    assert_eq!(app.metric("warmpath_queue_wait_seconds_count{end=\"admitted\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn who_cannot_wait_is_told_when_to_come_back() {
+    let (gate, app) = start(|config| config.admission.queue_requests_max = 1).await;
+    let (first, second) = (complete(&app, "first", json!({})), {
+        eventually("the first one's arrival", || gate.seen().len() == 1).await;
+        complete(&app, "second", json!({}))
+    });
+    waits(&app, "normal", 1).await;
+    let third = soon("a refusal", complete(&app, "third", json!({}))).await.unwrap();
+    assert_eq!((third.status, third.body["error"]["code"].as_u64()), (429, Some(429)), "{}", third.body);
+    assert_eq!(third.body["error"]["type"], "TooManyRequestsError");
+    assert!((1..=60).contains(&third.retry_after.unwrap()));
+    // Another class has a queue of its own.
+    let low = complete(&app, "low", json!({"priority": 3}));
+    waits(&app, "low", 1).await;
+    gate.permits.add_permits(3);
+    for answer in [first, second, low] {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    idle(&app).await;
+    assert_eq!(app.metric("warmpath_shed_total{reason=\"full\"}"), 1.0);
+    assert_eq!(app.metric("warmpath_http_requests_total{answer=\"shed\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever() {
+    let (gate, app) = start(|config| config.admission.wait_max = Duration::from_millis(100)).await;
+    let first = complete(&app, "first", json!({}));
+    eventually("the first one's arrival", || gate.seen().len() == 1).await;
+    let second = soon("a refusal", complete(&app, "second", json!({}))).await.unwrap();
+    assert_eq!(second.status, 429);
+    assert!(second.retry_after.is_some());
+    gate.permits.add_permits(1);
+    soon("the first answer", first).await.unwrap();
+    idle(&app).await;
+    assert_eq!(gate.seen(), ["first"]);
+    assert_eq!(app.metric("warmpath_shed_total{reason=\"deadline\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn who_hangs_up_leaves_the_queue_and_is_never_sent() {
+    let (gate, app) = start(|_| {}).await;
+    let first = complete(&app, "first", json!({}));
+    eventually("the first one's arrival", || gate.seen().len() == 1).await;
+    let gone = complete(&app, "gone", json!({}));
+    waits(&app, "normal", 1).await;
+    let last = complete(&app, "last", json!({}));
+    waits(&app, "normal", 2).await;
+    gone.abort();
+    waits(&app, "normal", 1).await;
+    gate.permits.add_permits(2);
+    for answer in [first, last] {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    assert_eq!(gate.seen(), ["first", "last"]);
+    idle(&app).await;
+    assert_eq!(app.metric("warmpath_queue_wait_seconds_count{end=\"left\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn the_urgent_go_first_by_body_and_by_header() {
+    let (gate, app) = start(|_| {}).await;
+    let mut answers = vec![complete(&app, "first", json!({}))];
+    eventually("the first one's arrival", || gate.seen().len() == 1).await;
+    for (user, priority, class) in
+        [("later", json!(7), "low"), ("soon", json!(0), "normal"), ("now", json!(-1), "high")]
+    {
+        answers.push(complete(&app, user, json!({"priority": priority})));
+        waits(&app, class, 1).await;
+    }
+    for answered in 1..=4 {
+        gate.permits.add_permits(1);
+        eventually("the next one's arrival", || gate.seen().len() == (answered + 1).min(4)).await;
+    }
+    assert_eq!(gate.seen(), ["first", "now", "soon", "later"]);
+    for answer in answers {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    let request =
+        hyper::Request::post(format!("http://{}/v1/completions", app.http)).header("x-warmpath-priority", "soon");
+    let body = Bytes::from(json!({"model": MODEL, "prompt": [1, 2, 3]}).to_string());
+    assert_eq!(send(request.body(Full::new(body)).unwrap()).await.status(), 400);
+    idle(&app).await;
+}
+
+#[tokio::test]
+async fn who_waits_when_the_router_stops_is_told_so() {
+    let (gate, app) = start(|_| {}).await;
+    let first = complete(&app, "first", json!({}));
+    eventually("the first one's arrival", || gate.seen().len() == 1).await;
+    let second = complete(&app, "second", json!({}));
+    waits(&app, "normal", 1).await;
+    let (running, core) = (app.running, app.core);
+    let stopped = tokio::spawn(running.stop());
+    let second = soon("a refusal", second).await.unwrap();
+    assert_eq!((second.status, second.retry_after), (503, Some(1)));
+    // What was placed is answered to its end.
+    gate.permits.add_permits(1);
+    assert_eq!(soon("the first answer", first).await.unwrap().status, 200);
+    soon("the end", stopped).await.unwrap();
+    assert_eq!(core.router().in_flight(), 0);
+}
+
+/// A request that was admitted and not taken is sent elsewhere at once, whoever waits.
+#[tokio::test]
+async fn a_retry_does_not_wait_again() {
+    let gate = Gate::open(0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refuses = listener.local_addr().unwrap();
+    let routes = Router::new().fallback(|| async { StatusCode::SERVICE_UNAVAILABLE });
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let mut config = config(vec![instance("refuses", refuses, None), instance("gate", gate.address, None)]);
+    config.routing.saturation = Some(Saturation { prefill_tokens_max: Some(100), kv_usage_max: None });
+    let app = start_app(config).await;
+    // Only one of them is not saturated, and that one refuses.
+    let answers = ["first", "second", "third"].map(|user| complete(&app, user, json!({})));
+    eventually("all of them at the gate", || gate.seen().len() == 3).await;
+    assert!(app.metric("warmpath_upstream_retries_total{instance=\"refuses\"}") >= 2.0);
+    gate.permits.add_permits(3);
+    for answer in answers {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    idle(&app).await;
+    assert_eq!(app.metric("warmpath_shed_total{reason=\"full\"}"), 0.0);
+}
+
+#[tokio::test]
+async fn route_waits_too_as_long_as_its_deadline_lets_it() {
+    let (_gate, mut app) = start(|_| {}).await;
+    let first = app.route(&prompt(1, 100)).await.unwrap();
+    let asked = || RouteRequest { model: MODEL.to_owned(), token_ids: prompt(2, 100), ..RouteRequest::default() };
+    let mut hurried = tonic::Request::new(asked());
+    // In the metadata only: a client that keeps time itself would give up before the router tells it anything.
+    hurried.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    let refused = soon("a refusal", app.client.route(hurried)).await.unwrap_err();
+    assert!(
+        matches!(refused.code(), Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled),
+        "{refused:?}"
+    );
+    let mut client = app.client.clone();
+    let waiting = tokio::spawn(async move { client.route(asked()).await });
+    waits(&app, "normal", 1).await;
+    let end = CompleteRequest {
+        request_id: first.request_id,
+        outcome: Outcome::Finished.into(),
+        ..CompleteRequest::default()
+    };
+    app.client.complete(end).await.unwrap();
+    let second = soon("the second one", waiting).await.unwrap().unwrap().into_inner();
+    assert_eq!((second.instance.as_str(), second.prompt_tokens), ("a", 100));
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn route_is_refused_with_a_pushback_where_nothing_may_wait() {
+    let (_gate, mut app) = start(|config| config.admission.queue_requests_max = 0).await;
+    app.route(&prompt(1, 100)).await.unwrap();
+    let refused = app.route(&prompt(2, 100)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let pushback: u64 = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((1_000..=60_000).contains(&pushback));
+}

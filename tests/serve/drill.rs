@@ -1,0 +1,177 @@
+//! An SRE's drill: what goes wrong in a fleet does, under load, with the real binary. Each time no answer is wrong, no request
+//! stays in flight, and the metric that should say so does, and an alert watches it.
+//!
+//! Two scenes need a router that reloads: `Router::folder` and `Router::configuration` are there for them.
+
+mod crowd;
+mod process;
+
+use crate::support::{MODEL, eventually};
+use axum::body::{Body, Bytes};
+use axum::response::IntoResponse;
+use axum::routing::any;
+use crowd::Crowd;
+use process::{Router, assert_alert, mock};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket};
+use tonic::transport::Channel;
+use warmpath::serve::proto::DrainRequest;
+use warmpath::serve::proto::fleet_client::FleetClient;
+
+const CLIENTS: u32 = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_killed() {
+    let (stays, mut goes) = (mock(), mock());
+    let router = Router::start(&[("stays", stays.address("http")), ("goes", goes.address("http"))], "");
+    let crowd = Crowd::gather(CLIENTS, router.http(), stays.address("http")).await;
+    crowd.answered(60).await;
+    goes.signal("-KILL");
+    goes.end().await;
+    router.until("warmpath_instance_ready{instance=\"goes\"}", |ready| ready == 0.0).await;
+    assert_alert("WarmpathInstanceDown", "warmpath_instance_ready");
+    crowd.answered(60).await;
+    let told = crowd.disperse().await;
+    // Who was there when it died may be told so; everyone else was answered.
+    let broken: usize = told.iter().filter(|(status, _)| **status != 200).map(|(_, times)| times).sum();
+    assert!(broken <= CLIENTS as usize && told.keys().all(|status| [0, 200, 502].contains(status)), "{told:?}");
+    router.until_idle().await;
+    let mut failures = 0.0;
+    for kind in ["connect", "send", "body"] {
+        failures +=
+            router.metric(&format!("warmpath_upstream_failures_total{{instance=\"goes\",kind=\"{kind}\"}}")).await;
+    }
+    assert!(failures >= 1.0, "nobody counted what failed");
+    assert_alert("WarmpathUpstreamFailures", "warmpath_upstream_failures_total");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_drained() {
+    let (stays, goes) = (mock(), mock());
+    let router = Router::start(&[("stays", stays.address("http")), ("goes", goes.address("http"))], "");
+    let crowd = Crowd::gather(CLIENTS, router.http(), stays.address("http")).await;
+    crowd.answered(60).await;
+    let admin = Channel::from_shared(format!("http://{}", router.admin())).unwrap().connect_lazy();
+    let drain = DrainRequest { instance: "goes".to_owned(), resume: false };
+    FleetClient::new(admin).drain(drain).await.unwrap();
+    for stage in ["prefill", "decode"] {
+        let series = format!("warmpath_instance_requests{{instance=\"goes\",stage=\"{stage}\"}}");
+        router.until(&series, |requests| requests == 0.0).await;
+    }
+    let assigned = "warmpath_instance_assigned_total{instance=\"goes\"}";
+    let before = router.metric(assigned).await;
+    crowd.answered(60).await;
+    assert_eq!(router.metric(assigned).await, before, "it gets nothing new");
+    assert_eq!(router.metric("warmpath_instance_ready{instance=\"goes\"}").await, 0.0);
+    let told = crowd.disperse().await;
+    assert!(told.keys().eq([&200]), "{told:?}");
+    router.until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_full() {
+    let instance = mock();
+    // One prompt saturates the instance, and two may wait.
+    let tight = "[admission]\nprefill_tokens_max = 1\nqueue_requests_max = 2\nwait_seconds_max = 20\n";
+    let router = Router::start(&[("a", instance.address("http"))], tight);
+    let crowd = Crowd::gather(CLIENTS, router.http(), instance.address("http")).await;
+    router.until("warmpath_shed_total{reason=\"full\"}", |shed| shed >= 20.0).await;
+    crowd.answered(20).await;
+    let told = crowd.disperse().await;
+    assert!(told.keys().eq([&200, &429]), "{told:?}");
+    router.until_idle().await;
+    assert_eq!(router.metric("warmpath_shed_total{reason=\"full\"}").await, told[&429] as f64);
+    assert_eq!(router.metric("warmpath_http_requests_total{answer=\"shed\"}").await, told[&429] as f64);
+    assert!(router.metric("warmpath_queue_wait_seconds_count{end=\"admitted\"}").await >= 1.0);
+    assert_alert("WarmpathShedding", "warmpath_shed_total");
+}
+
+/// An instance that answers as long as someone reads; and how many bytes it was rid of.
+async fn endless() -> (SocketAddr, Arc<AtomicUsize>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let answer = move || {
+        let count = Arc::clone(&count);
+        let events = std::iter::repeat_with(move || {
+            let event = Bytes::from(format!("data: {{\"choices\":[{{\"text\":\"{}\"}}]}}\n\n", "a".repeat(8_000)));
+            count.fetch_add(event.len(), Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(event)
+        });
+        async move { Body::from_stream(tokio_stream::iter(events)).into_response() }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let health = axum::routing::get(|| async { "" });
+    let routes = axum::Router::new().route("/health", health).route("/v1/completions", any(answer));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (address, written)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_never_reads() {
+    let ((endless, written), instance) = (endless().await, mock());
+    let router = Router::start(&[("endless", endless), ("a", instance.address("http"))], "");
+    let resident = "process_resident_memory_bytes";
+    let before = router.metric(resident).await;
+    // While it has only that to choose: the first request of an idle fleet goes to the first instance.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(router.http()).await.unwrap();
+    let body = json!({"model": MODEL, "prompt": [1, 2, 3], "stream": true}).to_string();
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: w\r\ncontent-length: {}\r\n\r\n", body.len());
+    deaf.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    // Until nothing goes any more: what is not read is not asked for either.
+    let (mut last, mut still) = (0, 0);
+    eventually("silence", || {
+        let now = written.load(Ordering::Relaxed);
+        still = if now == last && now > 0 { still + 1 } else { 0 };
+        last = now;
+        still > 200
+    })
+    .await;
+    router.until("warmpath_instance_requests{instance=\"endless\",stage=\"decode\"}", |requests| requests == 1.0).await;
+    let grown = router.metric(resident).await - before;
+    assert!(grown < 64e6, "{grown} bytes are held for one who does not read");
+    // Nobody else notices.
+    let admin = Channel::from_shared(format!("http://{}", router.admin())).unwrap().connect_lazy();
+    let drain = DrainRequest { instance: "endless".to_owned(), resume: false };
+    FleetClient::new(admin).drain(drain).await.unwrap();
+    let crowd = Crowd::gather(4, router.http(), instance.address("http")).await;
+    crowd.answered(20).await;
+    let told = crowd.disperse().await;
+    assert!(told.keys().eq([&200]), "{told:?}");
+    assert_eq!(router.metric("warmpath_requests_in_flight").await, 1.0, "it still counts");
+    drop(deaf);
+    router.until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_router_is_stopped() {
+    let instance = mock();
+    let tight = "[admission]\nprefill_tokens_max = 1\nqueue_requests_max = 64\nwait_seconds_max = 20\n";
+    let mut router = Router::start(&[("a", instance.address("http"))], tight);
+    let crowd = Crowd::gather(CLIENTS, router.http(), instance.address("http")).await;
+    crowd.answered(40).await;
+    router.process.signal("-TERM");
+    assert_eq!(router.process.end().await.code(), Some(0));
+    tokio::time::timeout(Duration::from_secs(60), async {
+        let told = crowd.disperse().await;
+        // Those in flight were answered, those who waited were told, those who came later found nobody.
+        assert!(told[&200] >= 40 && told.keys().all(|status| [0, 200, 503].contains(status)), "{told:?}");
+        assert!(told.contains_key(&503), "nobody who waited was told: {told:?}");
+    })
+    .await
+    .expect("all clients end");
+    // The instance has nothing left of it.
+    let (status, metrics) = crate::support::get(instance.address("http"), "/metrics").await;
+    assert_eq!(status, 200);
+    let running = metrics.lines().filter(|line| line.starts_with("vllm:num_requests_running"));
+    assert!(
+        running.clone().count() > 0 && running.into_iter().all(|line| line.ends_with(" 0") || line.ends_with(" 0.0"))
+    );
+}

@@ -2,7 +2,7 @@
 
 use super::core::{Core, RegisterError};
 use super::fleet::{self, Fleet};
-use super::ingress::{admin, grpc, http, observed, vllm};
+use super::ingress::{admin, caller, grpc, http, observed, vllm};
 use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
@@ -145,7 +145,8 @@ impl App {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let routes = Routes::from(ours.into_axum_router().merge(forwarded));
+        let routes = ours.into_axum_router().merge(forwarded).layer(axum::middleware::from_fn(caller::anyone));
+        let routes = Routes::from(routes);
         let server =
             Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes).serve_with_incoming_shutdown(
                 TcpIncoming::from(grpc.listener).with_nodelay(Some(true)),
@@ -153,6 +154,7 @@ impl App {
             );
         tasks.spawn("grpc", server);
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
+        let routes = routes.layer(axum::middleware::from_fn(caller::anyone));
         let routes = observed::layer(routes, Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.

@@ -1,6 +1,7 @@
 //! Where callers come in.
 
 pub(super) mod admin;
+pub(super) mod caller;
 pub(super) mod grpc;
 pub(super) mod http;
 pub(super) mod observed;

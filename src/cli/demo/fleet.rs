@@ -1,6 +1,6 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Config, Health, Http, Instance, KvEvents, Server, Watch};
+use crate::config::{Config, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -47,7 +47,9 @@ impl Fleet {
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
         let watch = Watch::default();
         let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
-        let mut config = Config { server, http, health, routing, instances: none, tokenizers, recorder, watch };
+        let security = Security::default();
+        let mut config =
+            Config { server, http, health, routing, instances: none, tokenizers, recorder, watch, security };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {
@@ -69,6 +71,7 @@ impl Fleet {
                 data_parallel_rank: None,
                 model: MODEL.to_owned(),
                 kv_events: Some(KvEvents { endpoint, listens: false, replay: None, topic: String::new() }),
+                access: InstanceAccess::default(),
             });
             subscriptions.push(mock.subscriptions());
             mocks.push(tokio::spawn(mock.run(stop.clone().cancelled_owned())));

@@ -4,6 +4,7 @@ pub(in crate::serve) mod fleet;
 mod watch;
 mod weighed;
 
+use super::guard::{Entered, spend};
 use super::status;
 use super::texts::KnownText;
 use crate::routing::block::Namespace;
@@ -74,9 +75,10 @@ impl Service {
 #[tonic::async_trait]
 impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        let mut request = request.into_inner();
+        let (_, extensions, mut request) = request.into_parts();
         let known = self.known(&mut request).await?;
         let allowed = self.allowed(&request)?;
+        spend(&self.core, Entered::of(&extensions), &known.prompt())?;
         let decision = self.core.route_among(&placed(&request, &known), &|instance| is_allowed(&allowed, instance));
         let decision = decision.map_err(|error| status::of_route(&error))?;
         let member = self.core.member(decision.instance);
@@ -117,7 +119,7 @@ impl Router for Service {
     }
 
     async fn complete(&self, request: tonic::Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
-        let report = request.into_inner();
+        let (_, extensions, report) = request.into_parts();
         let request = RequestId(report.request_id);
         let fact = match Outcome::try_from(report.outcome) {
             Ok(Outcome::Finished) => Fact::Finished { request, output_tokens: report.output_tokens },
@@ -127,6 +129,7 @@ impl Router for Service {
             }
         };
         self.learn(fact)?;
+        Entered::of(&extensions).spend(report.output_tokens);
         Ok(Response::new(CompleteResponse {}))
     }
 

@@ -213,6 +213,11 @@ impl Registry {
         PerLabel::new(|value: L| self.gauge(metric, Some(instance), Some(pair(value))))
     }
 
+    /// Gauges of the app, rather than of an instance.
+    pub fn facts<L: Label>(&self, metric: Metric) -> PerLabel<L, Gauge> {
+        PerLabel::new(|value: L| self.gauge(metric, None, Some(pair(value))))
+    }
+
     pub fn histograms<L: Label>(&self, metric: Metric) -> PerLabel<L, Histogram> {
         PerLabel::new(|value: L| self.histogram(metric, Some(pair(value))))
     }

@@ -1,7 +1,7 @@
 //! What a client is told when no instance answers it, in the shape that OpenAI's clients expect.
 
 use crate::routing::RouteError;
-use crate::serve::telemetry::labels::Answer;
+use crate::serve::telemetry::labels::{Answer, Refusal};
 use crate::serve::upstream::ForwardError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,9 +16,15 @@ pub(super) enum Error {
     /// The body is longer than is taken.
     #[error("the request body is longer than {bytes_max} bytes")]
     BodyTooLong { bytes_max: usize },
+    /// The body took too long to come.
+    #[error("the request body did not come in time")]
+    BodyLate,
     /// The body did not come to its end.
     #[error("the request body did not come whole")]
     BodyBroken,
+    /// It asks for more than one request may.
+    #[error("the request has {tokens} prompt tokens, and no more than {tokens_max} are taken")]
+    PromptTooLong { tokens: u32, tokens_max: u32 },
     /// It could not be forwarded.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -41,7 +47,9 @@ impl Error {
     /// How it is counted.
     pub fn answer(&self) -> Answer {
         match self {
-            Error::BodyTooLong { .. } | Error::BodyBroken => Answer::BadBody,
+            Error::BodyTooLong { .. } | Error::BodyLate | Error::BodyBroken | Error::PromptTooLong { .. } => {
+                Answer::BadBody
+            }
             Error::Draining => Answer::NoneReady,
             Error::Forward(ForwardError::Unreachable | ForwardError::Late) => Answer::Unreachable,
             Error::Forward(ForwardError::Route(error)) => match error {
@@ -52,11 +60,23 @@ impl Error {
         }
     }
 
+    /// The limit that it went beyond.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Error::BodyTooLong { .. } => Some(Refusal::BodyBytes),
+            Error::PromptTooLong { .. } => Some(Refusal::PromptTokens),
+            // What is late was counted where that was found.
+            Error::Draining | Error::BodyLate | Error::BodyBroken | Error::Forward(_) => None,
+        }
+    }
+
     /// Status, type and the parameter at fault.
     fn kind(&self) -> (StatusCode, &'static str, Option<&'static str>) {
         match self {
             Error::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "BadRequestError", None),
+            Error::BodyLate => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutError", None),
             Error::BodyBroken => (StatusCode::BAD_REQUEST, "BadRequestError", None),
+            Error::PromptTooLong { .. } => (StatusCode::BAD_REQUEST, "BadRequestError", Some("prompt")),
             Error::Draining => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None),
             Error::Forward(ForwardError::Unreachable) => (StatusCode::BAD_GATEWAY, "BadGatewayError", None),
             Error::Forward(ForwardError::Late) => (StatusCode::GATEWAY_TIMEOUT, "GatewayTimeoutError", None),
@@ -73,6 +93,17 @@ impl Error {
     }
 }
 
+/// An error as OpenAI's clients expect it.
+pub(in crate::serve::ingress) fn answer(
+    status: StatusCode,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    message: String,
+) -> Response {
+    let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
+    (status, axum::Json(body)).into_response()
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, r#type, param) = self.kind();
@@ -83,8 +114,7 @@ impl IntoResponse for Error {
             }
             error => error.to_string(),
         };
-        let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
-        let mut response = (status, axum::Json(body)).into_response();
+        let mut response = answer(status, r#type, param, message);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

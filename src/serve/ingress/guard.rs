@@ -161,7 +161,9 @@ impl InForce {
         }
         let key = shown(headers).ok_or(Refused::now(Refusal::KeyMissing))?;
         let account = keys.find(key).ok_or(Refused::now(Refusal::KeyUnknown))?;
-        let permit = account.enter()?;
+        let permit = account.enter().inspect_err(|refused| {
+            tracing::debug!(caller = %account.name(), why = ?refused.why, "a request is refused");
+        })?;
         Ok((Caller { name: Arc::clone(account.name()) }, entered(Some(Arc::clone(account))), permit))
     }
 }

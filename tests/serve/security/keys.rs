@@ -28,7 +28,7 @@ async fn only_who_shows_a_key_comes_in() {
     for (headers, reason) in [
         (&[][..], "key_missing"),
         (&[("authorization", "Basic secret-a")], "key_missing"),
-        (&[("authorization", "Bearer ")], "key_unknown"),
+        (&[("authorization", "Bearer ")], "key_missing"),
         (&[("authorization", "Bearer secret")], "key_unknown"),
         (&[("x-api-key", "secret-A")], "key_unknown"),
         // The first one that is shown counts.
@@ -135,12 +135,12 @@ async fn a_key_has_so_many_requests_under_way() {
     // In real time a token takes some milliseconds: the first answer is still being made when the second request comes.
     let mock = start_mock(MockConfig { speed: 1.0, ..mock_config() }).await;
     let app = start_app(with_keys(vec![mock.instance("a")], &[line("a", "a", "concurrent_max=1")])).await;
-    let long = json!({"model": MODEL, "prompt": [1, 2], "max_tokens": 100_000, "stream": true, "ignore_eos": true});
+    let long = json!({"model": MODEL, "prompt": [1, 2], "max_tokens": 5_000, "stream": true, "ignore_eos": true});
     let request = hyper::Request::post(format!("http://{}/v1/completions", app.http)).header("x-api-key", "a");
     let open = crate::support::send(request.body(long.to_string().into()).unwrap()).await;
     assert_eq!(open.status(), 200);
     let (status, headers, _) = complete(&app, &[("x-api-key", "a")], &small()).await;
-    assert_eq!((status, &headers["retry-after"]), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
     assert_eq!(refusals(&app, "concurrency"), 1.0);
     // Who hangs up may come again.
     drop(open);

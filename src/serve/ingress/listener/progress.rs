@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// How HTTP/2 begins. No request of HTTP/1 does.
-const PREFACE: &[u8] = b"PRI";
+/// How HTTP/2 begins (RFC 9113, 3.4). No request of HTTP/1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Of one connection.
 pub(super) struct Progress(Mutex<State>);
@@ -23,6 +23,8 @@ struct State {
     /// `None` before anything came.
     is_http2: Option<bool>,
     is_first: bool,
+    /// How much of the preface came.
+    preface: usize,
     open: usize,
     /// Since when no request is open.
     idle: Instant,
@@ -54,6 +56,7 @@ impl Progress {
         Progress(Mutex::new(State {
             is_http2: None,
             is_first: true,
+            preface: 0,
             open: 0,
             idle: Instant::now(),
             head: None,
@@ -79,10 +82,10 @@ impl Progress {
             return Look::Unread;
         }
         if state.open == 0 {
-            // HTTP/2 has other things to say than requests.
-            let head = state.head.filter(|_| state.is_http2 == Some(false));
-            if head.is_some_and(|since| over(since, limits.header)) || state.is_first && over(state.idle, limits.header)
-            {
+            // HTTP/2 has other things to say than requests, and clients connect before they have any.
+            let is_http2 = state.is_http2 == Some(true) && state.preface >= PREFACE.len();
+            let since = if state.is_first { Some(state.idle) } else { state.head };
+            if !is_http2 && since.is_some_and(|since| over(since, limits.header)) {
                 return Look::Late;
             }
             if over(state.idle, limits.idle) {
@@ -102,6 +105,7 @@ impl Progress {
         if state.is_http2.is_none() {
             state.is_http2 = Some(bytes.iter().zip(PREFACE).all(|(came, preface)| came == preface));
         }
+        state.preface = (state.preface + bytes.len()).min(PREFACE.len());
         if state.open == 0 && state.head.is_none() {
             state.head = Some(Instant::now());
         }

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
+use warmpath::config::{Config, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch};
 use warmpath::serve::{App, Core};
 
 /// How often Prometheus scrapes when nobody says.
@@ -68,6 +68,7 @@ fn core(instances: u16) -> Arc<Core> {
         data_parallel_rank: None,
         model: "m".to_owned(),
         kv_events: Some(KvEvents { endpoint: events.clone(), listens: false, replay: None, topic: String::new() }),
+        access: InstanceAccess::default(),
     };
     let config = Config {
         server: Server { listen: any, http_listen: any, admin_listen: any },
@@ -78,6 +79,7 @@ fn core(instances: u16) -> Arc<Core> {
         tokenizers: Vec::new(),
         recorder: None,
         watch: Watch { discover_kv_events: false, load: None },
+        security: Security::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(App::bind(config)).expect("the app binds").core()

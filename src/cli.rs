@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod events;
 mod instances;
+mod key;
 mod load;
 mod man;
 mod metrics;
@@ -58,6 +59,7 @@ enum Command {
     Serve(serve::Serve),
     MockVllm(mock_vllm::MockVllm),
     Config(config::Config),
+    Key(key::Key),
     Metrics(metrics::Metrics),
     Top(top::Top),
     Man(man::Man),
@@ -78,6 +80,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::MockVllm(mock) => mock.run(),
             Command::Config(config) => config.run(),
+            Command::Key(key) => key.run(),
             Command::Metrics(metrics) => metrics.run(),
             Command::Top(top) => top.run(),
             Command::Man(man) => man.run(),

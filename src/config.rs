@@ -10,11 +10,15 @@
 
 mod check;
 mod environment;
+mod key_lines;
 mod problem;
 mod raw;
+mod security;
 mod settings;
 
+pub use key_lines::{KEYS_MAX, KeyLine, is_key_name, key_line, key_lines};
 pub use problem::{Invalid, Problem};
+pub use security::{ApiKey, InstanceAccess, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess};
 
 use crate::routing;
 use crate::routing::admission::Saturation;
@@ -45,6 +49,8 @@ pub struct Config {
     pub watch: Watch,
     /// What happens while all instances are saturated; when they are is part of `routing`.
     pub admission: Admission,
+    /// Who may come in, and how much is taken from them.
+    pub security: Security,
 }
 
 /// Who may wait while all instances are saturated. The bounds of what waits are those of each priority.
@@ -164,9 +170,9 @@ pub struct Instance {
     /// What it is called in answers, logs and metrics; unique.
     pub name: String,
     /// Its base URL; unique but for the data-parallel ranks behind one. `http://host:port` speaks the OpenAI API,
-    /// `grpc://host:port` vLLM's `VllmEngine` (`vllm serve --grpc`).
+    /// `grpc://host:port` vLLM's `VllmEngine` (`vllm serve --grpc`); `https://` and `grpcs://` the same over TLS.
     pub url: String,
-    /// Where it speaks `vllm.Inference`, too: the `--grpc-port` of vLLM's Rust frontend, `grpc://host:port`.
+    /// Where it speaks `vllm.Inference`, too: the `--grpc-port` of vLLM's Rust frontend, `grpc://host:port` or `grpcs://host:port`.
     pub inference_url: Option<String>,
     /// Which of the ranks behind its URL it is; requests are pinned to it by the header `X-data-parallel-rank`.
     pub data_parallel_rank: Option<u32>,
@@ -174,6 +180,8 @@ pub struct Instance {
     pub model: String,
     /// Where it publishes what it caches; without it the router asks, or else believes what it sent there to be cached.
     pub kv_events: Option<KvEvents>,
+    /// How it is reached, where not as all are.
+    pub access: InstanceAccess,
 }
 
 /// An instance as someone names it who is not the file: checked as the file's are.
@@ -227,18 +235,21 @@ impl Instance {
         suffix.and_then(|suffix| self.name.strip_suffix(&suffix)).unwrap_or(&self.name)
     }
 
-    /// Where it speaks a protocol, as `http://host:port`.
+    /// Where it speaks a protocol, as `http://host:port` or `https://host:port`.
     pub fn address(&self, protocol: Protocol) -> Option<String> {
-        let over_http = |url: &str| url.strip_prefix(GRPC_SCHEME).map(|rest| format!("http://{rest}"));
         match protocol {
-            Protocol::OpenAi => (!self.url.starts_with(GRPC_SCHEME)).then(|| self.url.clone()),
+            Protocol::OpenAi => over_http(&self.url).is_none().then(|| self.url.clone()),
             Protocol::VllmEngine => over_http(&self.url),
             Protocol::Inference => over_http(self.inference_url.as_deref()?),
         }
     }
 }
 
-const GRPC_SCHEME: &str = "grpc://";
+/// Where a `grpc://` or `grpcs://` URL leads.
+fn over_http(url: &str) -> Option<String> {
+    let plain = url.strip_prefix("grpc://").map(|rest| format!("http://{rest}"));
+    plain.or_else(|| Some(format!("https://{}", url.strip_prefix("grpcs://")?)))
+}
 
 /// A publisher of KV cache events.
 #[derive(Clone, Debug, PartialEq, Eq)]

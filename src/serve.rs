@@ -20,10 +20,12 @@ mod members;
 mod news;
 mod protobuf;
 mod recorder;
+mod security;
 mod status;
 mod tasks;
 mod telemetry;
 mod ticket;
+mod tls;
 mod tokenizer;
 mod upstream;
 mod watch;
@@ -34,9 +36,12 @@ pub use core::{Core, RegisterError};
 pub use journal::{Step, Suspect, Verdict, Why};
 pub use members::{JoinError, Member};
 pub use recorder::RecorderError;
+pub use security::SecurityError;
 pub use status::{Instance, Placed, Queue, ReportedLoad, Status};
 pub use telemetry::{logs, metrics_document};
+pub use tls::TlsError;
 pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
+pub use upstream::ApiKeyError;
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

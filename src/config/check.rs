@@ -1,5 +1,7 @@
 //! From what was written to what can be run, noting every problem on the way.
 
+mod security;
+
 use super::problem::{Invalid, Problem};
 use super::raw::{self, Leaf};
 use super::{
@@ -30,8 +32,9 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
     let tokenizers = check.tokenizers(raw.tokenizers, &instances);
     let recorder = raw.recorder.map(|recorder| check.recorder(recorder));
     let watch = check.watch(raw.watch);
+    let security = check.security((raw.tls, raw.upstream, raw.keys, raw.limits));
     if check.problems.is_empty() {
-        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch, admission })
+        Ok(Config { server, http, health, routing, instances, tokenizers, recorder, watch, admission, security })
     } else {
         Err(Invalid { problems: check.problems })
     }
@@ -69,6 +72,7 @@ pub(super) fn named(named: Named) -> Result<Vec<Instance>, Invalid> {
         model: given(Some(named.model)),
         data_parallel_ranks: named.data_parallel_ranks.map(Leaf::Value),
         kv_events,
+        ..raw::Instance::default()
     };
     let instances = check.ranks("instance", raw);
     if check.problems.is_empty() { Ok(instances) } else { Err(Invalid { problems: check.problems }) }
@@ -291,13 +295,13 @@ impl Check {
         let model = self.text(&format!("{path}.model"), raw.model, "write the name that the instance serves it under");
         let url_path = format!("{path}.url");
         let url = self.text(&url_path, raw.url, URL);
-        let is_grpc = host_and_port(&url, "grpc://").is_some();
-        if !url.is_empty() && !is_grpc && host_and_port(&url, "http://").is_none() {
+        let is_grpc = is_base(&url, &["grpc://", "grpcs://"]);
+        if !url.is_empty() && !is_grpc && !is_base(&url, &["http://", "https://"]) {
             self.problem(&url_path, format!("{url:?} is not a base URL"), URL);
         }
         let inference_path = format!("{path}.inference_url");
         let inference_url = self.leaf(&inference_path, raw.inference_url, INFERENCE_URL);
-        if inference_url.as_deref().is_some_and(|url| host_and_port(url, "grpc://").is_none()) {
+        if inference_url.as_deref().is_some_and(|url| !is_base(url, &["grpc://", "grpcs://"])) {
             self.problem(
                 &inference_path,
                 format!("{:?} is not one", inference_url.as_deref().unwrap_or_default()),
@@ -311,7 +315,9 @@ impl Check {
             );
         }
         let kv_events = raw.kv_events.and_then(|raw| self.kv_events(&format!("{path}.kv_events"), raw));
-        Instance { name, url, inference_url, data_parallel_rank: None, model, kv_events }
+        let access = raw::Access { server_name: raw.server_name, api_key: raw.api_key, api_key_file: raw.api_key_file };
+        let access = self.access(path, access);
+        Instance { name, url, inference_url, data_parallel_rank: None, model, kv_events, access }
     }
 
     fn tokenizers(&mut self, raw: Vec<raw::Tokenizer>, instances: &[Instance]) -> Vec<Tokenizer> {
@@ -450,8 +456,8 @@ impl Check {
     }
 }
 
-const URL: &str = "write http://host:port, without a path, or grpc://host:port for vllm serve --grpc";
-const INFERENCE_URL: &str = "write grpc://host:port, with the Rust frontend's --grpc-port";
+const URL: &str = "write http(s)://host:port, without a path, or grpc(s)://host:port for vllm serve --grpc";
+const INFERENCE_URL: &str = "write grpc(s)://host:port, with the Rust frontend's --grpc-port";
 const ENDPOINT: &str = "write tcp://host:port as seen from here, where vLLM was told tcp://*:port";
 const LISTEN_ENDPOINT: &str = "write tcp://address:port, a port for each instance, such as \"tcp://0.0.0.0:5601\"";
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
@@ -482,6 +488,10 @@ fn expand(instance: &Instance, ranks: u32) -> Option<Vec<Instance>> {
             Some(Instance { name, data_parallel_rank: Some(u32::from(rank)), kv_events, ..instance.clone() })
         })
         .collect()
+}
+
+fn is_base(url: &str, schemes: &[&str]) -> bool {
+    schemes.iter().any(|scheme| host_and_port(url, scheme).is_some())
 }
 
 /// The host, without brackets, and the port of `{scheme}host:port`; `None` for anything else.

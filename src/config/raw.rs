@@ -1,6 +1,9 @@
 //! The file as it is written: every field optional, every leaf of any type, unknown fields noted.
 
+mod security;
+
 use super::problem::Problem;
+pub(super) use security::{Access, Keys, Limits, ListenerTls, Tls, Upstream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -16,6 +19,10 @@ pub(super) struct Config {
     pub recorder: Option<Recorder>,
     pub watch: Watch,
     pub admission: Admission,
+    pub tls: Tls,
+    pub upstream: Upstream,
+    pub keys: Keys,
+    pub limits: Limits,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,6 +114,9 @@ pub(super) struct Instance {
     pub model: Option<Leaf<String>>,
     pub data_parallel_ranks: Option<Leaf<u32>>,
     pub kv_events: Option<KvEvents>,
+    pub server_name: Option<Leaf<String>>,
+    pub api_key: Option<Leaf<String>>,
+    pub api_key_file: Option<Leaf<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,11 +170,19 @@ pub(super) fn read(text: &str) -> Result<(Config, Vec<Problem>), Problem> {
         Ok(config) => Ok((config, problems)),
         Err(error) => Err(Problem {
             path: String::new(),
-            what: error.to_string().trim_end().to_owned(),
+            what: spelled(&error),
             advice: "see `warmpath config example` for the right form".to_owned(),
         }),
     }
 }
+
+/// What is wrong and where, with the line itself unless a secret may stand there.
+fn spelled(error: &toml::de::Error) -> String {
+    let told = error.to_string().trim_end().to_owned();
+    if SECRETS.iter().any(|secret| told.contains(secret)) { error.message().to_owned() } else { told }
+}
+
+const SECRETS: [&str; 1] = ["api_key"];
 
 /// `instances[0].kv_events.endpoint` rather than `instances.0.kv_events.?.endpoint`.
 fn spell(path: &serde_ignored::Path<'_>) -> String {

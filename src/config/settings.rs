@@ -1,7 +1,11 @@
 //! The configuration in force, line by line, for whoever runs it. What is secret has no place here.
 
-use super::{Admission, Config, Health, Http, Instance, Server, Watch};
+use super::{
+    Admission, ApiKey, Config, Health, Http, Instance, InstanceAccess, Keys, Limits, ListenerTls, Quota, Security,
+    Server, Tls, UpstreamAccess, Watch,
+};
 use crate::routing::TierWeights;
+use std::path::PathBuf;
 use std::time::Duration;
 
 impl Config {
@@ -49,6 +53,7 @@ impl Config {
         .into_iter()
         .map(|(path, value)| (path.to_owned(), value))
         .collect();
+        settings.extend(of_security(&self.security).map(|(path, value)| (path.to_owned(), value)));
         let instances = self.instances.iter().enumerate();
         settings.extend(instances.map(|(at, instance)| (format!("instances[{at}]"), describe(instance))));
         let tokenizers = self.tokenizers.iter().enumerate();
@@ -60,7 +65,7 @@ impl Config {
 }
 
 fn describe(instance: &Instance) -> String {
-    let Instance { name, url, inference_url, data_parallel_rank, model, kv_events } = instance;
+    let Instance { name, url, inference_url, data_parallel_rank, model, kv_events, access } = instance;
     let mut text = format!("{name} at {url}, {model}");
     if let Some(url) = inference_url {
         text += &format!(", vllm.Inference at {url}");
@@ -76,6 +81,87 @@ fn describe(instance: &Instance) -> String {
         if !events.topic.is_empty() {
             text += &format!(", topic {:?}", events.topic);
         }
+    }
+    let InstanceAccess { server_name, api_key } = access;
+    if let Some(name) = server_name {
+        text += &format!(", certificate of {name}");
+    }
+    if api_key.is_some() {
+        text += &format!(", API key {}", shown(api_key.as_ref()));
+    }
+    text
+}
+
+fn of_security(
+    Security { tls, upstream, keys, limits }: &Security,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let Tls { grpc, http, admin, reload } = tls;
+    let UpstreamAccess { ca, identity, server_name, api_key } = upstream;
+    let Keys { file, lines, forward, quota } = keys;
+    let Quota { requests_per_second, burst, tokens_per_minute, concurrent_max } = quota;
+    let Limits {
+        connections_max,
+        streams_max,
+        headers_max,
+        header_bytes_max,
+        header,
+        idle,
+        body,
+        body_bytes_per_second_min,
+        write,
+        prompt_tokens_max,
+    } = limits;
+    let path = |path: Option<&PathBuf>| path.map_or_else(String::new, |path| path.display().to_string());
+    let seconds = |time: &Duration| time.as_secs().to_string();
+    let (certificate, key) = identity.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
+    [
+        ("tls.grpc", listener(grpc.as_ref())),
+        ("tls.http", listener(http.as_ref())),
+        ("tls.admin", listener(admin.as_ref())),
+        ("tls.reload_seconds", seconds(reload)),
+        ("upstream.ca", path(ca.as_ref())),
+        ("upstream.certificate", path(certificate)),
+        ("upstream.key", path(key)),
+        ("upstream.server_name", server_name.clone().unwrap_or_default()),
+        ("upstream.api_key", shown(api_key.as_ref().filter(|key| matches!(key, ApiKey::Here(_))))),
+        ("upstream.api_key_file", shown(api_key.as_ref().filter(|key| matches!(key, ApiKey::File(_))))),
+        ("keys.file", path(file.as_ref())),
+        ("keys.lines", lines.as_ref().map_or(String::new(), |_| HIDDEN.to_owned())),
+        ("keys.forward", forward.to_string()),
+        ("keys.requests_per_second", requests_per_second.unwrap_or_default().to_string()),
+        ("keys.burst", burst.unwrap_or_default().to_string()),
+        ("keys.tokens_per_minute", tokens_per_minute.unwrap_or_default().to_string()),
+        ("keys.concurrent_max", concurrent_max.unwrap_or_default().to_string()),
+        ("limits.connections_max", connections_max.to_string()),
+        ("limits.streams_max", streams_max.to_string()),
+        ("limits.headers_max", headers_max.to_string()),
+        ("limits.header_bytes_max", header_bytes_max.to_string()),
+        ("limits.header_seconds_max", seconds(header)),
+        ("limits.idle_seconds_max", seconds(idle)),
+        ("limits.body_seconds_max", seconds(body)),
+        ("limits.body_bytes_per_second_min", body_bytes_per_second_min.to_string()),
+        ("limits.write_seconds_max", seconds(write)),
+        ("limits.prompt_tokens_max", prompt_tokens_max.to_string()),
+    ]
+    .into_iter()
+}
+
+const HIDDEN: &str = "***";
+
+/// Where a key is, never what it is.
+fn shown(key: Option<&ApiKey>) -> String {
+    match key {
+        None => String::new(),
+        Some(ApiKey::Here(_)) => HIDDEN.to_owned(),
+        Some(ApiKey::File(path)) => path.display().to_string(),
+    }
+}
+
+fn listener(tls: Option<&ListenerTls>) -> String {
+    let Some(ListenerTls { certificate, client_ca, .. }) = tls else { return "plain text".to_owned() };
+    let mut text = certificate.display().to_string();
+    if let Some(ca) = client_ca {
+        text += &format!(", clients by {}", ca.display());
     }
     text
 }

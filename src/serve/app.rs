@@ -2,16 +2,18 @@
 
 use super::core::{Core, RegisterError};
 use super::fleet::{self, Fleet};
-use super::ingress::{admin, caller, grpc, http, observed, vllm};
+use super::ingress::listener::Door;
+use super::ingress::{admin, grpc, http, observed, vllm};
 use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
+use super::security::{Secured, SecurityError};
 use super::tasks::{TaskError, Tasks};
+use super::telemetry::labels::Listener;
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::{Limits, Upstream};
 use crate::config::{Config, Http};
-use axum::serve::ListenerExt;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,8 +25,6 @@ use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -36,6 +36,7 @@ pub struct App {
     config: Config,
     core: Arc<Core>,
     tokenizers: Arc<Tokenizers>,
+    secured: Secured,
     grpc: Bound,
     http: Bound,
     admin: Bound,
@@ -65,6 +66,9 @@ pub enum AppError {
     /// A configured tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Certificates or keys cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// Requests are to be recorded, and cannot be.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
@@ -82,10 +86,11 @@ impl App {
         let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
         let core = Arc::new(Core::new(&config, recording)?);
         let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
+        let secured = Secured::load(&config, &core)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
-        Ok(App { config, core, tokenizers, grpc, http, admin })
+        Ok(App { config, core, tokenizers, secured, grpc, http, admin })
     }
 
     /// Where the gRPC service listens.
@@ -110,7 +115,7 @@ impl App {
 
     /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App { config, core, tokenizers, grpc, http, admin } = self;
+        let App { config, core, tokenizers, mut secured, grpc, http, admin } = self;
         tracing::info!(
             grpc = %grpc.address,
             http = %http.address,
@@ -133,7 +138,8 @@ impl App {
             .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
         let Http { retries_max, head_max, idle_max, .. } = config.http;
         let limits = Limits { retries_max, head: head_max, idle: idle_max };
-        let upstream = Upstream::new(Arc::clone(&core), limits);
+        let upstream =
+            Upstream::new(Arc::clone(&core), limits, Arc::clone(&secured.upstream), Arc::clone(&secured.api_keys));
         let (fleet, starts) = Fleet::new(&config, &core, &upstream, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
@@ -145,27 +151,20 @@ impl App {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let routes = ours.into_axum_router().merge(forwarded).layer(axum::middleware::from_fn(caller::anyone));
-        let routes = Routes::from(routes);
-        let server =
-            Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes).serve_with_incoming_shutdown(
-                TcpIncoming::from(grpc.listener).with_nodelay(Some(true)),
-                stop.clone().cancelled_owned(),
-            );
-        tasks.spawn("grpc", server);
+        let guard = Arc::clone(&secured.guard);
+        let door =
+            |listener, tls, routes, http2_only| Door { listener, tls, guard: Arc::clone(&guard), routes, http2_only };
+        let routes = guard.before(Listener::Grpc, ours.prepare().into_axum_router().merge(forwarded));
+        let grpc_door = door(Listener::Grpc, secured.grpc.take(), routes, true);
+        tasks.spawn("grpc", grpc_door.serve(grpc.listener, stop.clone()));
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
-        let routes = routes.layer(axum::middleware::from_fn(caller::anyone));
-        let routes = observed::layer(routes, Arc::clone(&core));
-        let listener = http.listener.tap_io(|stream| {
-            // A stream that is gone already fails soon enough by itself.
-            let _ = stream.set_nodelay(true);
-        });
-        let http = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
-        tasks.spawn("http", async move { http.await });
+        let routes = observed::layer(guard.before(Listener::Http, routes), Arc::clone(&core));
+        let http_door = door(Listener::Http, secured.http.take(), routes, false);
+        tasks.spawn("http", http_door.serve(http.listener, stop.clone()));
         let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), fleet));
-        let admin = axum::serve(admin.listener, routes.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
-        tasks.spawn("admin", async move { admin.await });
+        let admin_door = door(Listener::Admin, secured.admin.take(), routes, false);
+        tasks.spawn("admin", admin_door.serve(admin.listener, stop.clone()));
+        tasks.spawn("security", secured.keep(Arc::clone(&core), stop.clone()));
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
         tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         tasks.spawn("fleet", fleet::keep(starts, stop.clone(), DRAIN_MAX));
@@ -203,9 +202,6 @@ fn tell_of_tokenizers(config: &Config) {
         );
     }
 }
-
-/// Calls at once, on one connection.
-const STREAMS_MAX: u32 = 1024;
 
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<Bound, AppError> {
     let failed = |reason| AppError::Bind { setting, address, reason };

@@ -21,6 +21,8 @@ pub struct Member {
     pub model: String,
     /// Which of the data-parallel ranks behind that URL it is, where there are several.
     pub data_parallel_rank: Option<u32>,
+    /// How it is reached, where not as all are.
+    pub(super) access: config::InstanceAccess,
     /// Where it speaks each protocol, by position.
     addresses: [Option<String>; Protocol::ALL.len()],
     section: String,
@@ -104,6 +106,7 @@ impl Member {
             url: instance.url.clone(),
             model: instance.model.clone(),
             data_parallel_rank: instance.data_parallel_rank,
+            access: instance.access.clone(),
             addresses: Protocol::ALL.map(|protocol| instance.address(protocol)),
             section: instance.section().to_owned(),
             joined: AtomicBool::new(true),
@@ -116,6 +119,7 @@ impl Member {
         let addresses = Protocol::ALL.iter().all(|&at| self.address(at) == instance.address(at).as_deref());
         (&self.name, &self.model) == (&instance.name, &instance.model)
             && self.data_parallel_rank == instance.data_parallel_rank
+            && self.access == instance.access
             && addresses
     }
 }

@@ -7,9 +7,11 @@
 //! A long generation is no error, and who has enough of it hangs up: an answer has time limits only where they are configured,
 //! one for its beginning and one for silence in it.
 //!
-//! Absent on purpose: TLS towards instances.
+//! An instance is shown the key that is configured for it, and the client's own only where that is configured.
 
+mod api_keys;
 mod budget;
+mod connector;
 pub(super) mod grpc;
 mod grpc_relay;
 mod headers;
@@ -18,18 +20,24 @@ mod relay;
 
 use super::admission::{Refused, Shed};
 use super::core::{Core, Room};
+use super::ingress::guard::Entered;
 use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
+use super::tls::ClientTls;
 use crate::config::Protocol;
 use crate::routing::admission::Ask;
 use crate::routing::{Decision, InstanceId, RouteError};
+pub use api_keys::ApiKeyError;
+pub(super) use api_keys::ApiKeys;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use budget::Budget;
+use connector::Connector;
 use grpc_relay::GrpcRelay;
+pub(super) use headers::ClientHeaders;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -54,9 +62,10 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// The way to all instances.
 pub(super) struct Upstream {
     core: Arc<Core>,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     /// HTTP/2 only, one connection to each instance: what gRPC goes over.
-    grpc: Client<HttpConnector, Full<Bytes>>,
+    grpc: Client<Connector, Full<Bytes>>,
+    api_keys: Arc<ApiKeys>,
     budget: Budget,
     limits: Limits,
     makers: Arc<Makers>,
@@ -181,10 +190,13 @@ impl Verdict {
 }
 
 impl Upstream {
-    pub fn new(core: Arc<Core>, limits: Limits) -> Arc<Self> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
+    pub fn new(core: Arc<Core>, limits: Limits, tls: Arc<ClientTls>, api_keys: Arc<ApiKeys>) -> Arc<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_MAX));
+        // It only ever makes the connection that TLS goes over.
+        tcp.enforce_http(false);
+        let connector = Connector { core: Arc::clone(&core), tcp, tls, http2: false };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
@@ -195,8 +207,8 @@ impl Upstream {
             .http2_adaptive_window(true)
             .http2_keep_alive_interval(Some(PING_EVERY))
             .http2_keep_alive_timeout(PING_MAX)
-            .build(connector);
-        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), limits, makers: Arc::default() })
+            .build(Connector { http2: true, ..connector });
+        Arc::new(Upstream { core, client, grpc, api_keys, budget: Budget::default(), limits, makers: Arc::default() })
     }
 
     /// Who made which response.
@@ -259,7 +271,7 @@ impl Upstream {
     ) -> Result<(u16, Bytes), ForwardError> {
         let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
         let mut request = Request::get(format!("{address}{path}"));
-        if let Some(key) = authorization {
+        if let Some(key) = self.api_key(instance).as_ref().or(authorization) {
             request = request.header(header::AUTHORIZATION, key);
         }
         let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
@@ -280,7 +292,10 @@ impl Upstream {
         mut chunk: impl FnMut(&[u8]),
     ) -> Result<u16, ForwardError> {
         let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
-        let request = Request::get(format!("{address}{path}"));
+        let mut request = Request::get(format!("{address}{path}"));
+        if let Some(key) = self.api_key(instance) {
+            request = request.header(header::AUTHORIZATION, key);
+        }
         let request = request.body(Full::default()).map_err(|_| ForwardError::Unreachable)?;
         let answer = async {
             let response = self.client.request(request).await.map_err(|_| ForwardError::Unreachable)?;
@@ -301,13 +316,13 @@ impl Upstream {
         instance: InstanceId,
         protocol: Protocol,
         path: &str,
-        headers: HeaderMap,
+        headers: ClientHeaders,
         body: Bytes,
     ) -> Result<Bytes, CallError> {
         let unreachable = || CallError::Forward(ForwardError::Unreachable);
         let address = self.core.member(instance).address(protocol).ok_or_else(unreachable)?;
         let mut request = Request::post(format!("{address}{path}")).body(Full::new(body)).map_err(|_| unreachable())?;
-        *request.headers_mut() = headers::to_instance(&headers, None);
+        *request.headers_mut() = headers::to_instance(&headers, None, self.api_key(instance));
         request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let answer = async {
@@ -321,6 +336,11 @@ impl Upstream {
             }
         };
         tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or_else(|_| Err(unreachable()))
+    }
+
+    /// What it is shown, whoever asks.
+    fn api_key(&self, instance: InstanceId) -> Option<HeaderValue> {
+        self.api_keys.of(&self.core.member(instance).access)
     }
 
     async fn attempt(&self, forward: &Forward<'_>, instance: InstanceId) -> Attempt {
@@ -385,7 +405,7 @@ impl Upstream {
         let path = forward.head.uri.path_and_query().map_or("/", |path| path.as_str());
         let uri: Uri = format!("{}{path}", member.address(forward.protocol)?).parse().ok()?;
         let rank = member.data_parallel_rank;
-        let mut headers = headers::to_instance(&forward.head.headers, rank);
+        let mut headers = headers::to_instance(&ClientHeaders::of(forward.head), rank, self.api_key(instance));
         let body = match forward.protocol {
             Protocol::OpenAi => forward.body.clone(),
             Protocol::VllmEngine | Protocol::Inference => {
@@ -407,13 +427,15 @@ impl Upstream {
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
         let core = Arc::clone(&self.core);
+        let entered = Entered::of(&forward.head.extensions).clone();
         *answer.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
                 let relay = Relay::new(core, placed, &head, body);
-                Body::new(relay.with_idle(self.limits.idle).with_makers(&self.makers))
+                Body::new(relay.with_entered(entered).with_idle(self.limits.idle).with_makers(&self.makers))
             }
             Protocol::VllmEngine | Protocol::Inference => {
-                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.limits.idle))
+                let relay = GrpcRelay::new(core, placed, forward, &head, body);
+                Body::new(relay.with_entered(entered).with_idle(self.limits.idle))
             }
         };
         answer

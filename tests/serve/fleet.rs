@@ -89,7 +89,7 @@ async fn what_cannot_be_registered_is_refused_with_what_to_do() {
         (
             RegisterInstanceRequest { url: "vllm".to_owned(), ..registration("b", NOWHERE_ELSE) },
             Code::InvalidArgument,
-            "http://host:port",
+            "http(s)://host:port",
         ),
         (
             RegisterInstanceRequest { data_parallel_ranks: Some(u32::MAX), ..registration("b", NOWHERE_ELSE) },

@@ -20,6 +20,7 @@ mod placement;
 mod process;
 mod recorder;
 mod replay;
+mod security;
 mod support;
 mod tokenizer;
 mod zmtp;

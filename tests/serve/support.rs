@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Admission, Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
+use warmpath::config::{
+    Admission, Config, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch,
+};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::fleet_client::FleetClient;
@@ -134,6 +136,7 @@ pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> 
         data_parallel_rank: None,
         model: MODEL.to_owned(),
         kv_events: kv_events.map(source),
+        access: InstanceAccess::default(),
     }
 }
 
@@ -154,6 +157,7 @@ pub fn config(instances: Vec<Instance>) -> Config {
         // As with health.
         admission: Admission::default(),
         watch: Watch { discover_kv_events: false, load: None },
+        security: Security::default(),
     }
 }
 
@@ -173,7 +177,7 @@ pub async fn start_app(config: Config) -> RunningApp {
     let (core, grpc, admin) = (app.core(), app.grpc_address(), app.admin_address());
     let http = app.http_address();
     let running = Running::start(|stop| app.run(async { stop.await.unwrap_or_default() }));
-    let client = soon("connecting", RouterClient::connect(format!("http://{grpc}"))).await.expect("it connects");
+    let client = RouterClient::new(Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy());
     let fleet = FleetClient::new(Channel::from_shared(format!("http://{admin}")).unwrap().connect_lazy());
     RunningApp { core, grpc, http, admin, client, fleet, running }
 }

@@ -1,6 +1,6 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Admission, Config, Health, Http, Instance, KvEvents, Server, Watch};
+use crate::config::{Admission, Config, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -46,9 +46,10 @@ impl Fleet {
         let server = Server { listen: free, http_listen: free, admin_listen: free };
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
         let watch = Watch::default();
-        let (none, tokenizers, recorder, admission) = (Vec::new(), Vec::new(), None, Admission::default());
+        let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
+        let (admission, security) = (Admission::default(), Security::default());
         let mut config =
-            Config { server, http, health, routing, instances: none, tokenizers, recorder, watch, admission };
+            Config { server, http, health, routing, instances: none, tokenizers, recorder, watch, admission, security };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {
@@ -70,6 +71,7 @@ impl Fleet {
                 data_parallel_rank: None,
                 model: MODEL.to_owned(),
                 kv_events: Some(KvEvents { endpoint, listens: false, replay: None, topic: String::new() }),
+                access: InstanceAccess::default(),
             });
             subscriptions.push(mock.subscriptions());
             mocks.push(tokio::spawn(mock.run(stop.clone().cancelled_owned())));

@@ -1,8 +1,5 @@
 //! Who sent a request.
 
-use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::Response;
 use std::sync::{Arc, LazyLock};
 
 /// Who a request came from, as far as its key says. Every request of the OpenAI and gRPC listeners has one among its extensions.
@@ -22,10 +19,4 @@ impl Default for Caller {
         static ANONYMOUS: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(Caller::ANONYMOUS));
         Caller { name: Arc::clone(&ANONYMOUS) }
     }
-}
-
-/// Lets every caller in, as anonymous.
-pub(in crate::serve) async fn anyone(mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Caller::default());
-    next.run(request).await
 }

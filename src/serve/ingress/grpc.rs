@@ -4,6 +4,7 @@ pub(in crate::serve) mod fleet;
 mod watch;
 mod weighed;
 
+use super::guard::{Entered, spend};
 use super::status;
 use super::texts::KnownText;
 use super::vllm::timeout;
@@ -85,6 +86,7 @@ impl Router for Service {
         let priority = priority.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let known = self.known(&mut request).await?;
         let allowed = self.allowed(&request)?;
+        spend(&self.core, Entered::of(&extensions), &known.prompt())?;
         let asked = placed(&request, &known);
         let tokens = asked.prompt.tokens().ok_or_else(|| status::of_route(&RouteError::PromptTooLong))?;
         let ask = Ask {
@@ -135,7 +137,7 @@ impl Router for Service {
     }
 
     async fn complete(&self, request: tonic::Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
-        let report = request.into_inner();
+        let (_, extensions, report) = request.into_parts();
         let request = RequestId(report.request_id);
         let fact = match Outcome::try_from(report.outcome) {
             Ok(Outcome::Finished) => Fact::Finished { request, output_tokens: report.output_tokens },
@@ -145,6 +147,7 @@ impl Router for Service {
             }
         };
         self.learn(fact)?;
+        Entered::of(&extensions).spend(report.output_tokens);
         Ok(Response::new(CompleteResponse {}))
     }
 

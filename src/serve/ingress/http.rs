@@ -8,7 +8,7 @@
 //! more than text, its bytes tell which prompts begin alike: prompts that do go to the same instance, and nothing is said of
 //! overlaps. Of a batch the longest prompt is looked up.
 //!
-//! Absent on purpose: validation, rewriting, authentication.
+//! Absent on purpose: validation, rewriting. Who may come in is for the guard before it.
 
 pub(in crate::serve) mod api;
 mod error;
@@ -17,11 +17,13 @@ mod place;
 pub(in crate::serve) mod responses;
 pub(in crate::serve) mod view;
 
+use super::guard::Entered;
+use super::listener::is_late;
 use crate::config::Protocol;
 use crate::routing::SessionKey;
 use crate::serve::admission;
 use crate::serve::core::Core;
-use crate::serve::telemetry::labels::{Answer, ByLoad, Guess};
+use crate::serve::telemetry::labels::{Answer, ByLoad, Guess, Listener};
 use crate::serve::tokenizer::{Tokenizers, Untokenized};
 use crate::serve::upstream::{Forward, Upstream};
 use api::Api;
@@ -31,6 +33,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::response::{IntoResponse, Response};
 use error::Error;
+pub(in crate::serve::ingress) use error::answer as error_answer;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use models::Models;
 use place::{ByView, Known};
@@ -63,7 +66,12 @@ pub(in crate::serve) fn routes(
 async fn serve(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
     let (answer, response) = match server.answer(request).await {
         Ok((answer, response)) => (answer, response),
-        Err(error) => (error.answer(), error.into_response()),
+        Err(error) => {
+            if let Some(why) = error.refusal() {
+                server.core.metrics().refused(Listener::Http, why);
+            }
+            (error.answer(), error.into_response())
+        }
     };
     server.core.metrics().answers.of(answer).increment(1);
     response
@@ -77,14 +85,19 @@ impl Server {
         let (head, body) = request.into_parts();
         let api = Api::of(&head.method, head.uri.path());
         if api == Api::Models {
-            return Ok((Answer::Models, self.models.union(&head.headers).await));
+            return Ok((Answer::Models, self.models.union(&head).await));
         }
         let body = self.read(&head.headers, body).await?;
         let view = if head.method == Method::POST { View::of(&body, api) } else { None };
         let view = view.as_ref();
         let model = view.and_then(|view| view.model.as_deref()).filter(|model| !model.is_empty());
-        let served = self.models.served(model, &head.headers).await;
+        let served = self.models.served(model, &head).await;
         let known = self.known(api, view, served.model.as_deref(), &body).await;
+        let entered = Entered::of(&head.extensions);
+        if let Some(tokens) = known.tokens() {
+            entered.takes(tokens).map_err(|tokens_max| Error::PromptTooLong { tokens, tokens_max })?;
+            entered.spend(tokens);
+        }
         let made_before = view.and_then(|view| view.previous_response.as_deref());
         let about = made_before.or_else(|| responses::id_in(head.uri.path()));
         let place = ByView {
@@ -112,6 +125,7 @@ impl Server {
         match Limited::new(body, self.body_bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
+            Err(error) if is_late(&*error) => Err(Error::BodyLate),
             Err(_) => Err(Error::BodyBroken),
         }
     }

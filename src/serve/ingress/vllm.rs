@@ -12,6 +12,8 @@
 mod method;
 mod view;
 
+use super::guard::{Entered, spend};
+use super::listener::is_late;
 use super::status;
 use super::texts::KnownText;
 use crate::config::Protocol;
@@ -21,10 +23,10 @@ use crate::routing::{Availability, InstanceId, Prompt, Request, RouteError, Sess
 use crate::serve::admission;
 use crate::serve::core::{Core, Room};
 use crate::serve::protobuf::{Fields, Value};
-use crate::serve::telemetry::labels::{Answer, ByLoad};
+use crate::serve::telemetry::labels::{self, Answer, ByLoad, Listener};
 use crate::serve::ticket::Ticket;
 use crate::serve::tokenizer::Tokenizers;
-use crate::serve::upstream::{CallError, Forward, ForwardError, Place, Placed, Upstream, grpc};
+use crate::serve::upstream::{CallError, ClientHeaders, Forward, ForwardError, Place, Placed, Upstream, grpc};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -107,8 +109,12 @@ impl Server {
         match Limited::new(body, self.body_bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
+                self.core.metrics().refused(Listener::Grpc, labels::Refusal::BodyBytes);
                 let what = format!("the message is longer than {} bytes", self.body_bytes_max);
                 Err((Answer::BadBody, Status::resource_exhausted(what)))
+            }
+            Err(error) if is_late(&*error) => {
+                Err((Answer::BadBody, Status::deadline_exceeded("the message did not come in time")))
             }
             Err(_) => Err((Answer::BadBody, Status::cancelled("the message did not come whole"))),
         }
@@ -136,6 +142,8 @@ impl Server {
         if let Some(reason) = by_load {
             self.core.metrics().by_load.of(reason).increment(1);
         }
+        spend(&self.core, Entered::of(&forward.head.extensions), &prompt)
+            .map_err(|status| (Answer::BadBody, status))?;
         let namespace = Namespace { model, lora: view.lora, cache_salt: view.cache_salt };
         let session = view.session.map(SessionKey::of);
         let request = Request { namespace, prompt, session };
@@ -164,7 +172,8 @@ impl Server {
             let mut asked = tokio::task::JoinSet::new();
             for &instance in some {
                 let (upstream, path) = (Arc::clone(&self.upstream), path.clone());
-                let (protocol, headers, body) = (forward.protocol, forward.head.headers.clone(), forward.body.clone());
+                let (protocol, headers, body) =
+                    (forward.protocol, ClientHeaders::of(forward.head), forward.body.clone());
                 asked.spawn(async move { upstream.call(instance, protocol, &path, headers, body).await });
             }
             for answer in asked.join_all().await {

@@ -304,6 +304,15 @@ label! {
 }
 
 label! {
+    /// Where a connection came in.
+    Listener "listener" {
+        Http = "http",
+        Grpc = "grpc",
+        Admin = "admin",
+    }
+}
+
+label! {
     /// How waiting for room ended.
     WaitEnd "end" {
         /// There was room.
@@ -317,6 +326,68 @@ label! {
         /// Its client went away.
         Left = "left",
         /// No instance that may take it is ready any more.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Why something was not taken from a client.
+    Refusal "reason" {
+        /// More connections than are taken.
+        Connections = "connections",
+        /// No TLS was agreed on, or the client's certificate does not do.
+        Handshake = "handshake",
+        /// A head, or the first request of a connection, took too long.
+        HeaderLate = "header_late",
+        /// More or longer headers than are taken.
+        Headers = "headers",
+        KeyMissing = "key_missing",
+        KeyUnknown = "key_unknown",
+        /// The key's requests a second are used up.
+        RequestRate = "request_rate",
+        /// The key's tokens a minute are.
+        TokenRate = "token_rate",
+        /// The key has as many requests under way as it may.
+        Concurrency = "concurrency",
+        /// A longer body than is taken.
+        BodyBytes = "body_bytes",
+        /// A body took too long.
+        BodyLate = "body_late",
+        /// More prompt tokens than are taken.
+        PromptTokens = "prompt_tokens",
+        /// An answer that nobody read.
+        Unread = "unread",
+    }
+}
+
+label! {
+    /// What is read from files, and again when they change.
+    Material "material" {
+        HttpTls = "http_tls",
+        GrpcTls = "grpc_tls",
+        AdminTls = "admin_tls",
+        UpstreamTls = "upstream_tls",
+        Keys = "keys",
+        ApiKeys = "api_keys",
+    }
+}
+
+label! {
+    /// What shows a certificate.
+    Certificate "certificate" {
+        Http = "http",
+        Grpc = "grpc",
+        Admin = "admin",
+        /// To instances that ask for one.
+        Upstream = "upstream",
+    }
+}
+
+label! {
+    /// How reading them again went.
+    Reload "outcome" {
+        Loaded = "loaded",
+        /// What was in force before stays so.
         Failed = "failed",
     }
 }

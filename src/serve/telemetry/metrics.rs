@@ -4,8 +4,9 @@
 
 use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, Call, Class, End, EventKind, Failure, Guess, Label, LearnProblem, LoadRead, Of, OrphanFate,
-    Outcome, Recording, ReplayOutcome, Reported, ShedReason, SkipReason, Stage, State, StatusClass, Verdict, WaitEnd,
+    Answer, ByLoad, Call, Certificate, Class, End, EventKind, Failure, Guess, Label, LearnProblem, Listener, LoadRead,
+    Material, Of, OrphanFate, Outcome, Recording, Refusal, Reload, ReplayOutcome, Reported, ShedReason, SkipReason,
+    Stage, State, StatusClass, Verdict, WaitEnd,
 };
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
@@ -44,6 +45,9 @@ pub(crate) struct Metrics {
     /// See [`Metric::RecorderFiles`].
     pub recorder_files: Counter,
     pub watchers_lost: Counter,
+    refusals: Vec<PerLabel<Refusal, Counter>>,
+    security_reloads: Vec<PerLabel<Reload, Counter>>,
+    certificate_expiry: PerLabel<Certificate, Gauge>,
     /// See [`Metric::RecorderHeldBytes`].
     pub recorder_held_bytes: Gauge,
     /// See [`Metric::QueueWait`].
@@ -273,9 +277,18 @@ impl Metrics {
             queued: registry.gauges_of_all(Metric::Queued),
             queued_tokens: registry.gauges_of_all(Metric::QueuedTokens),
             queued_bytes: registry.gauges_of_all(Metric::QueuedBytes),
+            refusals: Listener::ALL.iter().map(|&one| registry.counters_of(Metric::Refusals, one)).collect(),
+            security_reloads: Material::ALL
+                .iter()
+                .map(|&one| registry.counters_of(Metric::SecurityReloads, one))
+                .collect(),
+            certificate_expiry: registry.gauges_of_all(Metric::CertificateExpiry),
             instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
             registry,
         };
+        for &certificate in Certificate::ALL {
+            metrics.certificate_expires(certificate, None);
+        }
         for (position, name) in instances.into_iter().enumerate() {
             metrics.join(position, name);
         }
@@ -329,6 +342,21 @@ impl Metrics {
     pub fn responded(&self, call: Call, status: u16, seconds: f64) {
         self.http_responses[call.position()].of(StatusClass::of(status)).increment(1);
         self.http_first_byte.of(call).record(seconds);
+    }
+
+    /// Something was not taken from a client.
+    pub fn refused(&self, listener: Listener, why: Refusal) {
+        self.refusals[listener.position()].of(why).increment(1);
+    }
+
+    /// Files changed, and were read again.
+    pub fn reloaded(&self, material: Material, outcome: Reload) {
+        self.security_reloads[material.position()].of(outcome).increment(1);
+    }
+
+    /// When a certificate in use expires, in seconds since 1970; no number where none is in use.
+    pub fn certificate_expires(&self, certificate: Certificate, at: Option<i64>) {
+        self.certificate_expiry.of(certificate).set(at.map_or(f64::NAN, |at| at as f64));
     }
 
     /// Sets what is looked up only when someone asks.

@@ -5,6 +5,7 @@ use super::relay::Idle;
 use super::{Forward, Placed};
 use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
+use crate::serve::ingress::guard::Entered;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
 use axum::body::{Bytes, HttpBody};
@@ -29,6 +30,7 @@ pub(super) struct GrpcRelay {
     predicted: Option<Decision>,
     deadline: Option<Instant>,
     idle: Option<Idle>,
+    entered: Option<Entered>,
 }
 
 impl GrpcRelay {
@@ -43,6 +45,7 @@ impl GrpcRelay {
             predicted: decision,
             deadline: forward.deadline,
             idle: None,
+            entered: None,
         };
         // A head without a body tells its status by itself; what it says of the instance was seen to when it came.
         if grpc::code(&head.headers).is_some_and(|code| code != Code::Ok) {
@@ -54,6 +57,12 @@ impl GrpcRelay {
     /// Lets it be silent no longer than this.
     pub fn with_idle(mut self, limit: Option<Duration>) -> Self {
         self.idle = limit.map(Idle::new);
+        self
+    }
+
+    /// Counts what is generated against the client's key.
+    pub fn with_entered(mut self, entered: Entered) -> Self {
+        self.entered = Some(entered);
         self
     }
 
@@ -147,5 +156,14 @@ impl HttpBody for GrpcRelay {
 
     fn is_end_stream(&self) -> bool {
         self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+}
+
+impl Drop for GrpcRelay {
+    fn drop(&mut self) {
+        // What was generated counts, read or not.
+        if let Some(entered) = &self.entered {
+            entered.spend(self.observer.output_tokens());
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Which headers pass: end to end ones do, those of one connection (RFC 9110, 7.6.1) and our own do not.
 
 use crate::routing::Decision;
+use crate::serve::ingress::guard::{API_KEY, Entered};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const INSTANCE: HeaderName = HeaderName::from_static("x-warmpath-instance");
@@ -11,11 +13,35 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const OURS: &str = "x-warmpath-";
 
-/// What an instance is sent. Host and length are written anew by the client, from the URL and the body.
-pub(super) fn to_instance(received: &HeaderMap, rank: Option<u32>) -> HeaderMap {
-    let mut headers = end_to_end(received);
-    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
+/// The headers of a client's request.
+#[derive(Clone, Default)]
+pub(in crate::serve) struct ClientHeaders {
+    headers: HeaderMap,
+    /// Whether an instance may see its key.
+    forwards_key: bool,
+}
+
+impl ClientHeaders {
+    /// Those of a request behind the guard.
+    pub fn of(head: &Parts) -> Self {
+        let forwards_key = Entered::of(&head.extensions).forwards_key();
+        ClientHeaders { headers: head.headers.clone(), forwards_key }
+    }
+}
+
+/// What an instance is sent. Host and length are written anew by the client, from the URL and the body; of which rank it is, and
+/// with what key it is asked, is not for clients to say.
+pub(super) fn to_instance(received: &ClientHeaders, rank: Option<u32>, key: Option<HeaderValue>) -> HeaderMap {
+    let mut headers = end_to_end(&received.headers);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT, RANK] {
         headers.remove(name);
+    }
+    if !received.forwards_key || key.is_some() {
+        headers.remove(header::AUTHORIZATION);
+        headers.remove(API_KEY);
+    }
+    if let Some(key) = key {
+        headers.insert(header::AUTHORIZATION, key);
     }
     if let Some(rank) = rank {
         headers.insert(RANK, HeaderValue::from(rank));
@@ -88,16 +114,27 @@ mod tests {
             ("content-length", "7"),
             ("x-warmpath-instance", "forged"),
             ("authorization", "Bearer key"),
+            ("x-api-key", "key"),
             ("x-request-id", "a"),
             ("x-twice", "1"),
             ("x-twice", "2"),
             ("x-data-parallel-rank", "9"),
         ]);
-        let expected = [("authorization", "Bearer key"), ("x-request-id", "a"), ("x-twice", "1"), ("x-twice", "2")];
-        let mut plain = expected.to_vec();
-        plain.push(("x-data-parallel-rank", "9"));
-        assert_eq!(to_instance(&received, None), map(&plain));
-        plain[4].1 = "1";
-        assert_eq!(to_instance(&received, Some(1)), map(&plain));
+        let mut expected = vec![
+            ("authorization", "Bearer key"),
+            ("x-api-key", "key"),
+            ("x-request-id", "a"),
+            ("x-twice", "1"),
+            ("x-twice", "2"),
+        ];
+        let received = |forwards_key| ClientHeaders { headers: received.clone(), forwards_key };
+        assert_eq!(to_instance(&received(true), None, None), map(&expected));
+        assert_eq!(to_instance(&received(false), None, None), map(&expected[2..]));
+        let theirs = || Some(HeaderValue::from_static("Bearer theirs"));
+        expected.remove(1);
+        expected[0].1 = "Bearer theirs";
+        assert_eq!(to_instance(&received(false), None, theirs()), map(&expected));
+        expected.push(("x-data-parallel-rank", "1"));
+        assert_eq!(to_instance(&received(true), Some(1), theirs()), map(&expected));
     }
 }

@@ -4,6 +4,7 @@ use super::Placed;
 use super::observer::Observer;
 use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
+use crate::serve::ingress::guard::Entered;
 use crate::serve::ingress::http::responses::Makers;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
@@ -32,6 +33,7 @@ pub(super) struct Relay {
     is_stream: bool,
     makers: Option<Arc<Makers>>,
     idle: Option<Idle>,
+    entered: Option<Entered>,
 }
 
 /// How long an answer may be silent, and how much of that is left.
@@ -85,6 +87,7 @@ impl Relay {
             is_stream: kind.starts_with("text/event-stream"),
             makers: None,
             idle: None,
+            entered: None,
         };
         relay.end_if_over();
         relay
@@ -93,6 +96,12 @@ impl Relay {
     /// Lets it be silent no longer than this.
     pub fn with_idle(mut self, limit: Option<Duration>) -> Self {
         self.idle = limit.map(Idle::new);
+        self
+    }
+
+    /// Counts what is generated against the client's key.
+    pub fn with_entered(mut self, entered: Entered) -> Self {
+        self.entered = Some(entered);
         self
     }
 
@@ -213,6 +222,12 @@ impl Drop for Relay {
         // Some clients hang up as soon as they have read that the stream is over.
         if self.observer.is_done() && self.ticket.is_some() {
             self.settle();
+        }
+        // What was generated counts, read or not.
+        if let Some(entered) = &self.entered
+            && self.is_ok
+        {
+            entered.spend(self.observer.output_tokens());
         }
     }
 }

@@ -10,9 +10,8 @@ use crate::routing::InstanceId;
 use crate::serve::core::Core;
 use crate::serve::health::Check;
 use crate::serve::ingress::vllm::is_healthy;
-use crate::serve::upstream::Upstream;
 use crate::serve::upstream::grpc::{HEALTH_CHECK, framed};
-use axum::http::HeaderMap;
+use crate::serve::upstream::{ClientHeaders, Upstream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +43,7 @@ async fn check(upstream: &Upstream, instance: InstanceId, protocol: Protocol) ->
     match protocol {
         Protocol::OpenAi => check_http(upstream, instance).await,
         Protocol::VllmEngine | Protocol::Inference => {
-            let answer = upstream.call(instance, protocol, HEALTH_CHECK, HeaderMap::new(), framed(&[])).await;
+            let answer = upstream.call(instance, protocol, HEALTH_CHECK, ClientHeaders::default(), framed(&[])).await;
             if answer.is_ok_and(|message| is_healthy(&message)) { Check::Awake } else { Check::Failed }
         }
     }

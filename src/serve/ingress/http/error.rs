@@ -2,7 +2,7 @@
 
 use crate::routing::RouteError;
 use crate::serve::admission::BadPriority;
-use crate::serve::telemetry::labels::Answer;
+use crate::serve::telemetry::labels::{Answer, Refusal};
 use crate::serve::upstream::ForwardError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,12 +17,18 @@ pub(super) enum Error {
     /// The body is longer than is taken.
     #[error("the request body is longer than {bytes_max} bytes")]
     BodyTooLong { bytes_max: usize },
+    /// The body took too long to come.
+    #[error("the request body did not come in time")]
+    BodyLate,
     /// The body did not come to its end.
     #[error("the request body did not come whole")]
     BodyBroken,
     /// Its priority cannot be read.
     #[error(transparent)]
     Priority(#[from] BadPriority),
+    /// It asks for more than one request may.
+    #[error("the request has {tokens} prompt tokens, and no more than {tokens_max} are taken")]
+    PromptTooLong { tokens: u32, tokens_max: u32 },
     /// It could not be forwarded.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -49,7 +55,11 @@ impl Error {
     /// How it is counted.
     pub fn answer(&self) -> Answer {
         match self {
-            Error::BodyTooLong { .. } | Error::BodyBroken | Error::Priority(_) => Answer::BadBody,
+            Error::BodyTooLong { .. }
+            | Error::BodyLate
+            | Error::BodyBroken
+            | Error::PromptTooLong { .. }
+            | Error::Priority(_) => Answer::BadBody,
             Error::Draining | Error::Forward(ForwardError::Stopping) => Answer::NoneReady,
             Error::Forward(ForwardError::Shed(_)) => Answer::Shed,
             Error::Forward(ForwardError::Unreachable | ForwardError::Late) => Answer::Unreachable,
@@ -62,13 +72,25 @@ impl Error {
         }
     }
 
+    /// The limit that it went beyond.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Error::BodyTooLong { .. } => Some(Refusal::BodyBytes),
+            Error::PromptTooLong { .. } => Some(Refusal::PromptTokens),
+            // What is late was counted where that was found.
+            Error::Draining | Error::BodyLate | Error::BodyBroken | Error::Priority(_) | Error::Forward(_) => None,
+        }
+    }
+
     /// Status, type and the parameter at fault.
     fn kind(&self) -> Kind {
         match self {
             Error::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "BadRequestError", None),
+            Error::BodyLate => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutError", None),
             Error::BodyBroken => (StatusCode::BAD_REQUEST, "BadRequestError", None),
             Error::Priority(_) => (StatusCode::BAD_REQUEST, "BadRequestError", Some("priority")),
             Error::Forward(ForwardError::Shed(_)) => SATURATED,
+            Error::PromptTooLong { .. } => (StatusCode::BAD_REQUEST, "BadRequestError", Some("prompt")),
             Error::Draining | Error::Forward(ForwardError::Stopping) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None)
             }
@@ -88,6 +110,17 @@ impl Error {
     }
 }
 
+/// An error as OpenAI's clients expect it.
+pub(in crate::serve::ingress) fn answer(
+    status: StatusCode,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    message: String,
+) -> Response {
+    let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
+    (status, axum::Json(body)).into_response()
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, r#type, param) = self.kind();
@@ -98,8 +131,7 @@ impl IntoResponse for Error {
             }
             error => error.to_string(),
         };
-        let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: status.as_u16() } };
-        let mut response = (status, axum::Json(body)).into_response();
+        let mut response = answer(status, r#type, param, message);
         let retry_after = match &self {
             Error::Forward(ForwardError::Shed(shed)) => Some(shed.seconds()),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),

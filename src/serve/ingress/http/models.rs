@@ -7,9 +7,11 @@
 use crate::config::Protocol;
 use crate::routing::{Availability, InstanceId};
 use crate::serve::core::Core;
+use crate::serve::ingress::guard::Entered;
 use crate::serve::upstream::Upstream;
 use axum::Json;
-use axum::http::{HeaderMap, header};
+use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -61,14 +63,14 @@ impl Models {
     }
 
     /// All models, each once, by name. A key that the client was given for the fleet is shown to the instances.
-    pub async fn union(&self, headers: &HeaderMap) -> Response {
-        let known = self.fresh(headers).await;
+    pub async fn union(&self, head: &Parts) -> Response {
+        let known = self.fresh(head).await;
         let data: Vec<&Value> = known.iter().flat_map(|known| known.by_id.values().map(|one| &one.shown)).collect();
         Json(json!({"object": "list", "data": data})).into_response()
     }
 
     /// Who serves a name. The instances are asked only for one that is not configured.
-    pub async fn served(&self, name: Option<&str>, headers: &HeaderMap) -> Served {
+    pub async fn served(&self, name: Option<&str>, head: &Parts) -> Served {
         let Some(name) = name else {
             return Served { model: self.core.only_model().map(Arc::from), ..Served::default() };
         };
@@ -76,7 +78,7 @@ impl Models {
         if self.core.serves(name) {
             return unknown();
         }
-        let known = self.fresh(headers).await;
+        let known = self.fresh(head).await;
         let Some(listed) = known.as_ref().and_then(|known| known.by_id.get(name)) else { return unknown() };
         let is_adapter = listed.shown.get("parent").is_some_and(|parent| !parent.is_null());
         Served {
@@ -86,10 +88,10 @@ impl Models {
         }
     }
 
-    async fn fresh(&self, headers: &HeaderMap) -> MutexGuard<'_, Option<Known>> {
+    async fn fresh(&self, head: &Parts) -> MutexGuard<'_, Option<Known>> {
         let mut known = self.known.lock().await;
         if known.as_ref().is_none_or(|known| known.at.elapsed() >= FRESH) {
-            let by_id = self.ask(headers).await;
+            let by_id = self.ask(head).await;
             match known.as_mut() {
                 Some(known) if by_id.is_empty() => known.at = Instant::now(),
                 Some(_) | None => *known = Some(Known { at: Instant::now(), by_id }),
@@ -98,8 +100,9 @@ impl Models {
         known
     }
 
-    async fn ask(&self, headers: &HeaderMap) -> BTreeMap<String, Listed> {
-        let authorization = headers.get(header::AUTHORIZATION);
+    async fn ask(&self, head: &Parts) -> BTreeMap<String, Listed> {
+        let authorization =
+            head.headers.get(header::AUTHORIZATION).filter(|_| Entered::of(&head.extensions).forwards_key());
         let mut states = self.core.instances();
         states.retain(|state| {
             state.availability == Availability::Ready && self.core.may(state.instance, Protocol::OpenAi, &[])

@@ -65,6 +65,17 @@ impl Known {
         Known::Longest { contents, tokens: all }
     }
 
+    /// How many tokens its prompts have, as far as that is known; `None` of what has none.
+    pub fn tokens(&self) -> Option<u32> {
+        match self {
+            Known::Tokens(tokens) => Some(u32::try_from(tokens.len()).unwrap_or(u32::MAX)),
+            Known::Longest { tokens, .. } | Known::Guessed { tokens, .. } | Known::Length { tokens, .. } => {
+                Some(*tokens)
+            }
+            Known::Nothing => None,
+        }
+    }
+
     fn prompt(&self) -> Option<Prompt<'_>> {
         match self {
             Known::Tokens(tokens) => Some(Prompt::Tokens(tokens)),

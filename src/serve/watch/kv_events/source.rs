@@ -98,7 +98,8 @@ fn from_here(endpoint: &str, url: &str) -> Option<Endpoint> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     // vLLM binds what has a `*` or a `::`; anything else it connects to, unless discovery is told the address that it bound.
     let everywhere = host == "*" || host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
-    let (url_host, _) = url.strip_prefix("http://")?.rsplit_once(':')?;
+    let address = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let (url_host, _) = address.rsplit_once(':')?;
     let url_host = url_host.trim_start_matches('[').trim_end_matches(']');
     let own = everywhere || host == url_host || host.parse::<Ipv6Addr>().is_ok();
     let host = if everywhere { url_host } else { host };

@@ -150,7 +150,7 @@ fn bad_files_get_one_clear_line() {
         "FILE is a Git LFS pointer, not the data; run `git lfs pull` in the repository that it came from",
     );
     check_error("", "FILE is empty");
-    let known = Format::ALL.map(Format::description).join("; ");
+    let known = Format::ALL.map(Format::name).join(", ");
     check_error(
         "Name,Age\nAnn,7\n",
         &format!(

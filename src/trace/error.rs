@@ -37,7 +37,7 @@ pub enum TraceError {
     /// The first line fits no known format.
     #[error(
         "{path} is in no format that can be read: its first line {found}; known formats are {}",
-        Format::ALL.map(Format::description).join("; "),
+        Format::ALL.map(Format::name).join(", "),
         path = path.display()
     )]
     UnknownFormat {

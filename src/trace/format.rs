@@ -269,8 +269,22 @@ impl Format {
             Shape::Csv(columns) | Shape::Columns(columns) => columns.iter().all(|name| header.index(name).is_some()),
             Shape::Json(_) => false,
         };
-        let said = || "is neither JSON nor a heading with known columns".to_owned();
-        Format::ALL.into_iter().find(fits).ok_or_else(said)
+        Format::ALL.into_iter().find(fits).ok_or_else(|| nearest_to(&header))
+    }
+}
+
+/// What a heading is that fits no format: where it has most of one's columns, which it lacks.
+fn nearest_to(header: &csv::Header) -> String {
+    let lacking = |format: Format| match format.spec().shape {
+        Shape::Csv(columns) | Shape::Columns(columns) => {
+            let lacks: Vec<&str> = columns.iter().copied().filter(|name| header.index(name).is_none()).collect();
+            (2 * lacks.len() <= columns.len()).then(|| (format.name(), lacks.join(", ")))
+        }
+        Shape::Json(_) => None,
+    };
+    match Format::ALL.into_iter().filter_map(lacking).min_by_key(|(_, lacks)| lacks.len()) {
+        Some((format, lacks)) => format!("is a heading like that of {format}, which has {lacks}, too"),
+        None => "is neither JSON nor a heading with known columns".to_owned(),
     }
 }
 

@@ -55,7 +55,11 @@ fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 }
 
 fn damaged(error: impl Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("not a Parquet file that can be read: {error}"))
+    let mut reason = format!("not a Parquet file that can be read: {error}");
+    if reason.contains("Disabled feature") {
+        reason += "; write it with Snappy, gzip or no compression";
+    }
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 fn write_row(row: &Row, into: &mut Vec<u8>) -> io::Result<()> {

@@ -117,6 +117,54 @@ async fn what_was_served_before_a_kill_can_be_replayed() {
     mock.running.stop().await;
 }
 
+/// Requests go on coming and being written while the process is killed.
+#[tokio::test]
+async fn a_kill_while_writing_leaves_whole_lines() {
+    let mock = start_mock(mock_config()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let serving = serve(folder.path(), mock.http);
+    let client = soon("connecting", RouterClient::connect(format!("http://{}", serving.grpc))).await.unwrap();
+    let busy: Vec<_> =
+        (0..4).map(|seed| tokio::spawn(route_until_it_fails(client.clone(), seed * 1_000_000))).collect();
+    let written = async {
+        loop {
+            let page = get(serving.admin, "/metrics").await.1;
+            let line =
+                page.lines().find_map(|l| l.strip_prefix("warmpath_recorder_requests_total{outcome=\"written\"} "));
+            match line.and_then(|count| count.parse().ok()) {
+                Some(count) if count >= 100 => break count,
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    let told: usize = soon("a hundred are written", written).await;
+    serving.kill();
+    for task in busy {
+        assert!(soon("it fails", task).await.unwrap() > 0);
+    }
+    let text = std::fs::read_to_string(folder.path().join("recording-000001.jsonl")).unwrap();
+    assert!(text.ends_with("}\n"), "{}", &text[text.len().saturating_sub(200)..]);
+    let records = records(folder.path(), 1);
+    assert_eq!(records.len(), text.lines().count());
+    assert!(records.len() >= told, "{} of {told}", records.len());
+    mock.running.stop().await;
+}
+
+/// How many were routed and completed.
+async fn route_until_it_fails(mut client: RouterClient<tonic::transport::Channel>, seed: u32) -> u32 {
+    for done in 0.. {
+        let token_ids = prompt(seed + done, 2000);
+        let request = RouteRequest { model: MODEL.to_owned(), token_ids, ..Default::default() };
+        let Ok(routed) = client.route(request).await else { return done };
+        let request_id = routed.into_inner().request_id;
+        let complete = CompleteRequest { request_id, output_tokens: 9, outcome: Outcome::Finished.into() };
+        if client.complete(complete).await.is_err() {
+            return done;
+        }
+    }
+    unreachable!("the process is killed")
+}
+
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_to_is_told_before_anything_is_served() {
     let mut config = crate::support::config(vec![crate::support::instance("a", ([127, 0, 0, 1], 1).into(), None)]);

@@ -28,6 +28,8 @@ impl Plot {
         let points = || self.lines.iter().flat_map(|(_, line)| line.iter());
         let (x_min, x_max) = range(points().map(|&(x, _)| place(x)));
         let (_, y_max) = range(points().map(|&(_, y)| y).chain([0.0]));
+        let y_step = step(y_max / 4.0);
+        let y_max = (y_max / y_step).ceil() * y_step;
         let across = |x: f64| LEFT + (place(x) - x_min) / (x_max - x_min) * (WIDTH - LEFT - RIGHT);
         let up = |y: f64| HEIGHT - BOTTOM - y / y_max * (HEIGHT - TOP - BOTTOM);
         let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", self.title);
@@ -37,21 +39,24 @@ impl Plot {
         };
         text(LEFT, 18.0, "start", "title", &self.title);
         text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 6.0, "middle", "", self.x);
-        for step in 0..=4 {
-            let part = f64::from(step) / 4.0;
-            let x = x_min + part * (x_max - x_min);
-            let shown = if self.log_x { 10_f64.powf(x) } else { x };
-            text(LEFT + part * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM + 16.0, "middle", "", &number(shown));
-            text(LEFT - 6.0, up(part * y_max) + 4.0, "end", "", &number(part * y_max));
+        let x_ticks = if self.log_x { log_ticks(x_min, x_max) } else { ticks(x_min, x_max) };
+        for &x in &x_ticks {
+            text(across(x), HEIGHT - BOTTOM + 16.0, "middle", "", &number(x));
+        }
+        let y_ticks = ticks(0.0, y_max);
+        for &y in &y_ticks {
+            text(LEFT - 6.0, up(y) + 4.0, "end", "", &number(y));
         }
         text(WIDTH - RIGHT, 18.0, "end", "", self.y);
         for (index, (name, _)) in self.lines.iter().enumerate().filter(|_| self.lines.len() > 1) {
             let colour = format!("series{}", index % COLOURS.len());
             text(WIDTH - RIGHT - 4.0, HEIGHT - BOTTOM - 8.0 - 14.0 * index as f64, "end", &colour, name);
         }
-        for step in 0..=4 {
-            let y = up(f64::from(step) / 4.0 * y_max);
+        for y in y_ticks.into_iter().map(up) {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{:.1}\"/>", WIDTH - RIGHT);
+        }
+        for x in x_ticks.into_iter().map(across) {
+            let _ = write!(svg, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{:.1}\"/>", HEIGHT - BOTTOM);
         }
         for (index, (_, line)) in self.lines.iter().enumerate() {
             let path: Vec<String> = line.iter().map(|&(x, y)| format!("{:.1} {:.1}", across(x), up(y))).collect();
@@ -69,20 +74,62 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     if min < max { (min, max) } else { (min.min(0.0), min.max(0.0) + 1.0) }
 }
 
+/// The least of 1, 2 and 5 times a power of ten that is not below `least`.
+fn step(least: f64) -> f64 {
+    let power = 10_f64.powf(least.log10().floor());
+    let factors = [1.0, 2.0, 5.0, 10.0];
+    power * factors.into_iter().find(|factor| factor * power >= least * 0.999_999).unwrap_or(10.0)
+}
+
+/// Round numbers from `min` to `max`: five or fewer steps.
+fn ticks(min: f64, max: f64) -> Vec<f64> {
+    let step = step((max - min) / 5.0);
+    let first = (min / step - 1e-9).ceil() as i64;
+    let last = (max / step + 1e-9).floor() as i64;
+    (first..=last).map(|times| times as f64 * step).collect()
+}
+
+/// Powers of ten between those of `min` and `max`; where these are few, twice and five times these, too.
+fn log_ticks(min: f64, max: f64) -> Vec<f64> {
+    let powers = (min.floor() as i32..=max.ceil() as i32).map(|power| 10_f64.powi(power));
+    let factors: &[f64] = if max - min < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let all = powers.flat_map(|power| factors.iter().map(move |factor| power * factor));
+    let inside: Vec<f64> = all.filter(|tick| (min - 1e-9..=max + 1e-9).contains(&tick.log10())).collect();
+    // Over many powers of ten, every second or third.
+    let every = inside.len().div_ceil(8).max(1);
+    inside.into_iter().step_by(every).collect()
+}
+
 /// A number short enough for an axis.
 fn number(number: f64) -> String {
-    match number.abs() {
-        0.0 => "0".to_owned(),
-        size if size >= 1e6 => format!("{:.3}M", number / 1e6),
-        size if size >= 1e4 => format!("{:.0}k", number / 1e3),
-        size if size >= 100.0 => format!("{number:.0}"),
-        size if size >= 1.0 => format!("{number:.1}"),
-        _ => format!("{number:.2}"),
-    }
+    let (shown, unit) = match number.abs() {
+        1e6.. => (number / 1e6, "M"),
+        1e4.. => (number / 1e3, "k"),
+        _ => (number, ""),
+    };
+    let digits = format!("{shown:.3}");
+    format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// The colours, for a page's style.
 pub(super) fn style() -> String {
     let series = COLOURS.iter().enumerate().map(|(index, colour)| format!(".series{index}{{fill:{colour}}}"));
     series.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_are_marked_at_round_numbers() {
+        let said = |ticks: Vec<f64>| ticks.into_iter().map(number).collect::<Vec<_>>().join(" ");
+        assert_eq!(said(ticks(0.0, 3536.0)), "0 1000 2000 3000");
+        assert_eq!(said(ticks(0.0, 0.4)), "0 0.1 0.2 0.3 0.4");
+        assert_eq!(said(ticks(1.0, 20.0)), "5 10 15 20");
+        assert_eq!(said(log_ticks(0.0, 5.1)), "1 10 100 1000 10k 100k");
+        assert_eq!(said(log_ticks(3.26, 4.96)), "2000 5000 10k 20k 50k");
+        assert_eq!(said(log_ticks(-3.0, 8.0)), "0.001 0.1 10 1000 100k 10M");
+        assert_eq!((step(1.3), step(5.0), step(0.03)), (2.0, 5.0, 0.05));
+    }
 }

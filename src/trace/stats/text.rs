@@ -110,9 +110,10 @@ impl Stats {
             "{} blocks, {} distinct, {:.4} of these reused",
             reuse.blocks, reuse.distinct_blocks, reuse.reused_block_share
         );
-        for top in &reuse.popularity {
-            *text += &format!(" · top {:.0} % have {:.3} of reuse", top.top_share * 100.0, top.reuse_share);
-        }
+        let top = reuse.popularity.iter();
+        let top: Vec<String> =
+            top.map(|top| format!("top {:.0} % have {:.3}", top.top_share * 100.0, top.reuse_share)).collect();
+        *text += &format!("\nof all reuse, the most popular blocks: {}", top.join(" · "));
         if self.sessions.is_some() {
             *text += &format!(
                 "\nsingle-turn requests hit {:.4} and have {:.3} of all hits, multi-turn hit {:.4} · {:.3} of hits \

@@ -54,6 +54,9 @@ def chart(folder):
         file = folder / f"{position}.yaml"
         file.write_text(part)
         subprocess.run(["kubernetes-validate", "--strict", str(file)], check=True, stdout=subprocess.DEVNULL)
+    kinds = {re.search(r"(?m)^kind: (\S+)", part).group(1) for part in objects}
+    asked = {"Deployment", "Service", "ServiceMonitor", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceAccount"}
+    assert asked <= kinds, asked - kinds
     configuration = re.search(r"warmpath\.toml: \|\n((?: {4}.*\n|\s*\n)+)", text).group(1)
     file = folder / "warmpath.toml"
     file.write_text(configuration)
@@ -119,7 +122,7 @@ def live(folder):
             ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", f"{admin}/ui"],
             check=True, capture_output=True, text=True, timeout=120,
         ).stdout
-        for part in ("1 of 1 ready", "the longest prefix", "992 of 992", "routing.policy", ">live<"):
+        for part in ("1 of 1 ready", "the longest prefix", "992 of 992", "routing.policy", "wait for room, 0 shed", ">live<"):
             assert part in page, f"{part!r} is not on the page:\n{page}"
         print("Prometheus reads it, and Chromium shows it")
     finally:

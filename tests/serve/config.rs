@@ -1,7 +1,9 @@
 //! The configuration, as an operator writes it.
 
-use warmpath::config::{Config, Endpoint};
+use std::time::Duration;
+use warmpath::config::{Admission, Config, Endpoint};
 use warmpath::routing;
+use warmpath::routing::admission::Saturation;
 use warmpath::routing::policy::PolicyKind;
 
 const INSTANCE: &str = "[[instances]]\nname = \"a\"\nurl = \"http://a:8000\"\nmodel = \"m\"\n";
@@ -21,7 +23,10 @@ fn the_example_is_valid_and_states_the_defaults() {
     assert_eq!(example.server, bare.server);
     assert_eq!((example.http, example.health, example.watch), (bare.http, bare.health, bare.watch));
     assert_eq!(example.routing, bare.routing);
-    assert_eq!(example.routing, routing::Config::default());
+    assert_eq!(example.admission, bare.admission);
+    // A simulated fleet says for itself whether it is to be saturated.
+    let saturation = Some(Admission::SATURATION);
+    assert_eq!(example.routing, routing::Config { saturation, ..routing::Config::default() });
     assert_eq!(example.instances.len(), 2);
     assert_eq!(example.instances[1].kv_events.as_ref().unwrap().endpoint.to_string(), "tcp://127.0.0.1:5558");
 }
@@ -35,7 +40,8 @@ fn every_setting_is_read() {
                 kv_events = { endpoint = \"tcp://[::1]:5557\", topic = \"kv\",\n\
                 replay_endpoint = \"tcp://r:5567\" }\n\
                 [routing.tier_weights]\ngpu = 0.9\ncpu = 0.5\nstorage = 0\n\
-                [watch]\ndiscover_kv_events = false\nload_interval_busy_ms = 7\nload_interval_idle_ms = 70\n";
+                [watch]\ndiscover_kv_events = false\nload_interval_busy_ms = 7\nload_interval_idle_ms = 70\n\
+                [admission]\nprefill_tokens_max = 5\nkv_usage_max = 0\nqueue_requests_max = 0\nqueue_bytes_max = 6\nwait_seconds_max = 7\n";
     let config = Config::parse(text).unwrap();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:1");
     assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
@@ -49,6 +55,16 @@ fn every_setting_is_read() {
     assert_eq!((weights.gpu, weights.cpu, weights.storage, routing.approximate_blocks_max), (0.9, 0.5, 0.0, 12));
     let load = config.watch.load.unwrap();
     assert_eq!((config.watch.discover_kv_events, load.busy.as_millis(), load.idle.as_millis()), (false, 7, 70));
+    assert_eq!(routing.saturation, Some(Saturation { prefill_tokens_max: Some(5), kv_usage_max: None }));
+    let wait_max = Duration::from_secs(7);
+    assert_eq!(config.admission, Admission { queue_requests_max: 0, queue_bytes_max: 6, wait_max });
+    let off = format!("{INSTANCE}[admission]\nprefill_tokens_max = 0\nkv_usage_max = 0\n");
+    assert_eq!(Config::parse(&off).unwrap().routing.saturation, None);
+    let wrong = problems(&format!("{INSTANCE}[admission]\nkv_usage_max = 1.5\nwait_seconds_max = 0\n"));
+    assert!(
+        matches!(&wrong[..], [usage, wait] if usage.contains("not from 0 to 1") && wait.contains("is 0")),
+        "{wrong:?}"
+    );
     let events = config.instances[0].kv_events.clone().unwrap();
     assert!(!events.listens);
     assert_eq!(events.replay.unwrap().to_string(), "tcp://r:5567");

@@ -1,7 +1,5 @@
 //! An SRE's drill: what goes wrong in a fleet does, under load, with the real binary. Each time no answer is wrong, no request
 //! stays in flight, and the metric that should say so does, and an alert watches it.
-//!
-//! Two scenes need a router that reloads: `Router::folder` and `Router::configuration` are there for them.
 
 mod crowd;
 mod process;
@@ -25,6 +23,11 @@ use warmpath::serve::proto::fleet_client::FleetClient;
 
 const CLIENTS: u32 = 16;
 
+async fn drain(router: &Router, instance: &str, resume: bool) {
+    let admin = Channel::from_shared(format!("http://{}", router.admin())).unwrap().connect_lazy();
+    FleetClient::new(admin).drain(DrainRequest { instance: instance.to_owned(), resume }).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_is_killed() {
     let (stays, mut goes) = (mock(), mock());
@@ -37,9 +40,9 @@ async fn an_instance_is_killed() {
     assert_alert("WarmpathInstanceDown", "warmpath_instance_ready");
     crowd.answered(60).await;
     let told = crowd.disperse().await;
-    // Who was there when it died may be told so; everyone else was answered.
+    // Who was there when it died, or was given a connection that it had left, may be told so; everyone else was answered.
     let broken: usize = told.iter().filter(|(status, _)| **status != 200).map(|(_, times)| times).sum();
-    assert!(broken <= CLIENTS as usize && told.keys().all(|status| [0, 200, 502].contains(status)), "{told:?}");
+    assert!(broken <= 2 * CLIENTS as usize && told.keys().all(|status| [0, 200, 502].contains(status)), "{told:?}");
     router.until_idle().await;
     let mut failures = 0.0;
     for kind in ["connect", "send", "body"] {
@@ -56,9 +59,7 @@ async fn an_instance_is_drained() {
     let router = Router::start(&[("stays", stays.address("http")), ("goes", goes.address("http"))], "");
     let crowd = Crowd::gather(CLIENTS, router.http(), stays.address("http")).await;
     crowd.answered(60).await;
-    let admin = Channel::from_shared(format!("http://{}", router.admin())).unwrap().connect_lazy();
-    let drain = DrainRequest { instance: "goes".to_owned(), resume: false };
-    FleetClient::new(admin).drain(drain).await.unwrap();
+    drain(&router, "goes", false).await;
     for stage in ["prefill", "decode"] {
         let series = format!("warmpath_instance_requests{{instance=\"goes\",stage=\"{stage}\"}}");
         router.until(&series, |requests| requests == 0.0).await;
@@ -118,7 +119,7 @@ async fn a_client_never_reads() {
     let router = Router::start(&[("endless", endless), ("a", instance.address("http"))], "");
     let resident = "process_resident_memory_bytes";
     let before = router.metric(resident).await;
-    // While it has only that to choose: the first request of an idle fleet goes to the first instance.
+    drain(&router, "a", false).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut deaf = socket.connect(router.http()).await.unwrap();
@@ -138,9 +139,8 @@ async fn a_client_never_reads() {
     let grown = router.metric(resident).await - before;
     assert!(grown < 64e6, "{grown} bytes are held for one who does not read");
     // Nobody else notices.
-    let admin = Channel::from_shared(format!("http://{}", router.admin())).unwrap().connect_lazy();
-    let drain = DrainRequest { instance: "endless".to_owned(), resume: false };
-    FleetClient::new(admin).drain(drain).await.unwrap();
+    drain(&router, "a", true).await;
+    drain(&router, "endless", false).await;
     let crowd = Crowd::gather(4, router.http(), instance.address("http")).await;
     crowd.answered(20).await;
     let told = crowd.disperse().await;
@@ -168,10 +168,18 @@ async fn the_router_is_stopped() {
     .await
     .expect("all clients end");
     // The instance has nothing left of it.
-    let (status, metrics) = crate::support::get(instance.address("http"), "/metrics").await;
-    assert_eq!(status, 200);
-    let running = metrics.lines().filter(|line| line.starts_with("vllm:num_requests_running"));
-    assert!(
-        running.clone().count() > 0 && running.into_iter().all(|line| line.ends_with(" 0") || line.ends_with(" 0.0"))
-    );
+    tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let (status, metrics) = crate::support::get(instance.address("http"), "/metrics").await;
+            assert_eq!(status, 200);
+            let running = metrics.lines().find(|line| line.starts_with("vllm:num_requests_running"));
+            let running = running.and_then(|line| line.rsplit_once(' ')).expect("it says how much it runs").1;
+            if running.parse::<f64>().unwrap() == 0.0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the instance comes to rest");
 }

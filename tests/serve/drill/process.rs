@@ -75,8 +75,8 @@ pub fn mock() -> Process {
 /// A router with its configuration file.
 pub struct Router {
     pub process: Process,
-    /// Where its configuration is: for a drill that writes it anew.
-    pub folder: TempDir,
+    /// Where its configuration is.
+    _folder: TempDir,
 }
 
 impl Router {
@@ -86,11 +86,10 @@ impl Router {
         let path = folder.path().join("warmpath.toml");
         std::fs::write(&path, Router::configuration(instances, more)).expect("the file is written");
         let process = Process::start(&["serve", "--config", path.to_str().expect("the path is a text")]);
-        Router { process, folder }
+        Router { process, _folder: folder }
     }
 
-    /// What its file says.
-    pub fn configuration(instances: &[(&str, SocketAddr)], more: &str) -> String {
+    fn configuration(instances: &[(&str, SocketAddr)], more: &str) -> String {
         let free = "\"127.0.0.1:0\"";
         let mut text = format!("[server]\nlisten = {free}\nhttp_listen = {free}\nadmin_listen = {free}\n");
         text += "[watch]\ndiscover_kv_events = false\nload_interval_busy_ms = 0\n[health]\ninterval_seconds = 1\n";

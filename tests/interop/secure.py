@@ -105,9 +105,9 @@ def main(binary):
     rsa = ours.sign("router", ["rsa:2048"])
     ecdsa = ours.sign("instance", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
     operator = clients.sign("operator", ["ed25519"])
-    made = run(binary, "key", "new", "team-a").stdout.splitlines()
-    key, line = made
-    (folder / "keys").write_text(line + " tokens_per_minute=50000\n")
+    key, line = run(binary, "key", "new", "team-a").stdout.splitlines()
+    other, unlimited = run(binary, "key", "new", "team-b").stdout.splitlines()
+    (folder / "keys").write_text(f"{line} tokens_per_minute=50000\n{unlimited}\n")
     http, grpc_port, admin, mock, tls = (free_port() for _ in range(5))
     config = folder / "warmpath.toml"
     config.write_text(f"""
@@ -137,13 +137,13 @@ model = "{MODEL}"
     terminate(tls, mock, *ecdsa, clients.ca)
     started.append(subprocess.Popen([binary, "serve", "--config", config]))
     try:
-        peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
+        peers(folder, ours, operator, key, other, http, grpc_port, admin)
     finally:
         for process in started:
             process.terminate()
 
 
-def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens):
+def peers(folder, ours, operator, key, other, http, grpc_port, admin):
     until("it listens", lambda: listens(admin))
     for protocol, agreed in (("h2,http/1.1", "h2"), ("http/1.1", "http/1.1")):
         for version in ("-tls1_2", "-tls1_3"):
@@ -206,7 +206,7 @@ def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
     until("a new certificate is shown without a restart",
           lambda: run("openssl", "s_client", "-connect", f"127.0.0.1:{http}", "-no_ign_eof").stdout.split("Server certificate")[-1][:600]
           != before.split("Server certificate")[-1][:600])
-    check("and believed", run(*curl, "--cacert", ours.ca, "-H", bearer, "--http2", models).stdout, "200 2")
+    check("and believed", run(*curl, "--cacert", ours.ca, "-H", f"x-api-key: {other}", "--http2", models).stdout, "200 2")
     metrics = ["--cacert", ours.ca, f"https://localhost:{admin}/metrics"]
     run(*curl, *identity, *metrics)
     page = (folder / "said").read_text()

@@ -50,7 +50,7 @@ pub enum SecurityError {
         source: io::Error,
     },
     /// They are not as they should be.
-    #[error("keys.file: {what}; write lines as `warmpath key new` prints them")]
+    #[error("keys: {what}; write lines as `warmpath key new` prints them")]
     KeyLines {
         /// What is wrong.
         what: String,
@@ -161,7 +161,8 @@ fn read_keys(keys: &config::Keys, guard: &Guard) -> Result<(), SecurityError> {
     }
     let lines: Vec<KeyLine> = key_lines(&text).map_err(|what| SecurityError::KeyLines { what })?;
     if lines.is_empty() {
-        tracing::warn!("there are no keys: nobody is let in");
+        // A file that is being written is empty for a moment, in which nobody should be locked out.
+        return Err(SecurityError::KeyLines { what: "there is no key".to_owned() });
     }
     guard.replace_keys(Some(&lines), keys.quota, keys.forward);
     Ok(())

@@ -16,7 +16,7 @@ import threading
 import time
 
 import grpc
-import httpx
+import httpx2
 import openai
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -105,9 +105,9 @@ def main(binary):
     rsa = ours.sign("router", ["rsa:2048"])
     ecdsa = ours.sign("instance", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
     operator = clients.sign("operator", ["ed25519"])
-    made = run(binary, "key", "new", "team-a").stdout.splitlines()
-    key, line = made
-    (folder / "keys").write_text(line + " tokens_per_minute=100000\n")
+    key, line = run(binary, "key", "new", "team-a").stdout.splitlines()
+    other, unlimited = run(binary, "key", "new", "team-b").stdout.splitlines()
+    (folder / "keys").write_text(f"{line} tokens_per_minute=50000\n{unlimited}\n")
     http, grpc_port, admin, mock, tls = (free_port() for _ in range(5))
     config = folder / "warmpath.toml"
     config.write_text(f"""
@@ -137,13 +137,13 @@ model = "{MODEL}"
     terminate(tls, mock, *ecdsa, clients.ca)
     started.append(subprocess.Popen([binary, "serve", "--config", config]))
     try:
-        peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
+        peers(folder, ours, operator, key, other, http, grpc_port, admin)
     finally:
         for process in started:
             process.terminate()
 
 
-def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens):
+def peers(folder, ours, operator, key, other, http, grpc_port, admin):
     until("it listens", lambda: listens(admin))
     for protocol, agreed in (("h2,http/1.1", "h2"), ("http/1.1", "http/1.1")):
         for version in ("-tls1_2", "-tls1_3"):
@@ -182,7 +182,7 @@ def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
     def client(api_key):
         context = ssl.create_default_context(cafile=ours.ca)
         return openai.OpenAI(base_url=f"https://localhost:{http}/v1", api_key=api_key, max_retries=0,
-                             http_client=httpx.Client(verify=context))
+                             http_client=httpx2.Client(verify=context))
 
     # Ids rather than a text: there is no tokenizer here.
     answered = client(key).completions.create(model=MODEL, prompt=list(range(100)), max_tokens=5)
@@ -195,8 +195,8 @@ def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
     except openai.AuthenticationError as refused:
         check("it knows a refusal", json.loads(refused.response.text)["error"]["code"], 401)
     try:
-        for _ in range(3):
-            client(key).completions.create(model=MODEL, prompt=list(range(100_000)), max_tokens=1)
+        for _ in range(5):
+            client(key).completions.create(model=MODEL, prompt=list(range(30_000)), max_tokens=1)
         raise SystemExit("FAILED: the openai client is let in beyond its tokens")
     except openai.RateLimitError as refused:
         check("it is told when to come again", int(refused.response.headers["retry-after"]) >= 1, True)
@@ -206,7 +206,7 @@ def peers(folder, ours, clients, operator, key, http, grpc_port, admin, listens)
     until("a new certificate is shown without a restart",
           lambda: run("openssl", "s_client", "-connect", f"127.0.0.1:{http}", "-no_ign_eof").stdout.split("Server certificate")[-1][:600]
           != before.split("Server certificate")[-1][:600])
-    check("and believed", run(*curl, "--cacert", ours.ca, "-H", bearer, "--http2", models).stdout, "200 2")
+    check("and believed", run(*curl, "--cacert", ours.ca, "-H", f"x-api-key: {other}", "--http2", models).stdout, "200 2")
     metrics = ["--cacert", ours.ca, f"https://localhost:{admin}/metrics"]
     run(*curl, *identity, *metrics)
     page = (folder / "said").read_text()

@@ -180,7 +180,7 @@ async fn a_prompt_goes_where_it_is_cached_and_the_answer_says_so() {
 
 #[tokio::test]
 async fn a_stream_passes_as_it_comes_and_is_booked_until_its_end() {
-    let mock = start_mock(MockConfig { speed: 20.0, ..mock_config() }).await;
+    let mock = start_mock(MockConfig { speed: 2.0, ..mock_config() }).await;
     let app = start_app(config(vec![mock.instance("only")])).await;
     let body = completion(&prompt(1, 40), 50, true);
     let mut stream = open_post(app.http, "/v1/completions", &body).await;

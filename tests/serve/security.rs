@@ -1,6 +1,7 @@
 //! Who may come in, and how much is taken from them: through the sockets, with certificates made here.
 
 mod keys;
+mod settings;
 mod slow;
 mod tls;
 

@@ -157,7 +157,12 @@ async fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
     let (instance, _) = echo().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys");
-    std::fs::write(&file, line("a", "old", "")).unwrap();
+    // At once, as one should: who writes in place may be read half way.
+    let write = |text: &str| {
+        std::fs::write(folder.path().join("next"), text).unwrap();
+        std::fs::rename(folder.path().join("next"), &file).unwrap();
+    };
+    write(&line("a", "old", ""));
     let mut config = config(vec![instance]);
     config.security.keys.file = Some(file.clone());
     config.security.tls.reload = Duration::from_millis(10);
@@ -165,14 +170,16 @@ async fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
     let status = async |key| complete(&app, &[("x-api-key", key)], &small()).await.0;
     assert_eq!((status("old").await, status("new").await), (StatusCode::OK, StatusCode::UNAUTHORIZED));
 
-    std::fs::write(&file, line("a", "new", "")).unwrap();
+    write(&line("a", "new", ""));
     let reloads =
         |outcome| app.metric(&format!("warmpath_security_reloads_total{{material=\"keys\",outcome=\"{outcome}\"}}"));
     eventually("the new key", || reloads("loaded") > 0.0).await;
     assert_eq!((status("old").await, status("new").await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
 
-    std::fs::write(&file, "a secret").unwrap();
-    eventually("the broken file", || reloads("failed") > 0.0).await;
+    for (at, unusable) in [(1.0, "a secret"), (2.0, "# no key at all\n")] {
+        write(unusable);
+        eventually("the broken file", || reloads("failed") == at).await;
+    }
     assert_eq!(status("new").await, StatusCode::OK);
     app.running.stop().await;
 }

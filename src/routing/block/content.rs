@@ -79,6 +79,26 @@ fn stripe_sum(stripe: &[u32; STRIPE_TOKENS]) -> u64 {
 mod tests {
     use super::*;
 
+    /// As a fair coin would: a token's bit that changes changes each of the hash's with odds near a half, whatever the tokens.
+    #[test]
+    fn every_bit_of_a_token_may_change_every_bit_of_the_hash() {
+        const BLOCKS: u32 = 512;
+        for (at, bit) in (0..STRIPE_TOKENS).flat_map(|at| (0..18).map(move |bit| (at, bit))) {
+            let mut flips = [0_u32; 64];
+            for block in 0..BLOCKS {
+                // Small and in order, as token ids are; every other block says one thing again and again.
+                let mut tokens: Vec<u32> =
+                    (0..16).map(|token| if block % 2 == 0 { block } else { block * 16 + token }).collect();
+                let before = ContentHash::of_tokens(&tokens).0;
+                tokens[at] ^= 1 << bit;
+                let changed = before ^ ContentHash::of_tokens(&tokens).0;
+                flips.iter_mut().enumerate().for_each(|(to, flips)| *flips += (changed >> to & 1) as u32);
+            }
+            let fair = BLOCKS / 8..BLOCKS * 7 / 8;
+            assert!(flips.iter().all(|flips| fair.contains(flips)), "token {at} bit {bit}: {flips:?}");
+        }
+    }
+
     #[test]
     fn every_token_and_the_length_matter_to_the_content() {
         let mut seen = std::collections::HashSet::new();

@@ -205,7 +205,7 @@ impl ExactIndex {
         let mut unknown = 0;
         for (at, &block) in blocks.iter().enumerate() {
             if let Some(&ahead) = blocks.get(at + AHEAD) {
-                member.names.prefetch(Name::of(ahead));
+                member.names.seek(Name::of(ahead));
             }
             unknown += usize::from(!self.remove_copy(instance, member, tier, Name::of(block)));
         }

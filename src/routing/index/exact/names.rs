@@ -28,18 +28,36 @@ const GROWTH_OF_TURNED_OVER_PERCENT: usize = 110;
 /// Buckets that a name may have its home in, at least: with fewer an entry has no room for the rest of its name.
 const HOMES_MIN: usize = 32;
 const HOMES_MAX: usize = 1 << 31;
-const CHUNK_BUCKETS: usize = 256;
+/// A page: what an allocator has aligned by itself. For larger chunks, aligned to a line, mimalloc takes a quarter more.
+const CHUNK_BUCKETS: usize = 64;
 /// Bits of a name that matter.
 const NAME_BITS: u32 = 60;
 const _: () = assert!(HOMES_MIN << TAG_BITS == 1 << NAME_BITS);
+
+/// A name, and where it has its home until the table grows.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sought {
+    name: Name,
+    home: u32,
+}
+
+impl Sought {
+    pub fn name(self) -> Name {
+        self.name
+    }
+
+    /// What an entry in its home's reach holds of the name: its lowest bits. The home says enough of the others.
+    #[inline]
+    fn tag(self) -> u64 {
+        self.name.mixed() >> (64 - NAME_BITS) & ((1 << TAG_BITS) - 1)
+    }
+}
 
 /// A name's entry in the table, until the table changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     name: Name,
-    /// Its home, and its tag there.
     home: usize,
-    tag: u64,
     at: At,
 }
 
@@ -79,11 +97,10 @@ impl Names {
         self.chunks.iter().map(|chunk| size_of_val::<[Bucket]>(chunk)).sum::<usize>() + self.strays.bytes()
     }
 
-    /// A name's home, and its tag there: what its home does not say.
+    /// A name's home: as far through the table as the name is among all names.
     #[inline]
-    fn home(&self, name: Name) -> (usize, u64) {
-        let way = u128::from(name.mixed()) * self.homes as u128;
-        ((way >> 64) as usize, way as u64 >> (64 - TAG_BITS))
+    fn home(&self, name: Name) -> usize {
+        ((u128::from(name.mixed()) * self.homes as u128) >> 64) as usize
     }
 
     #[inline]
@@ -98,10 +115,12 @@ impl Names {
 
     /// Starts to fetch a name's entry from memory.
     #[inline]
-    pub fn prefetch(&self, name: Name) {
+    pub fn seek(&self, name: Name) -> Sought {
+        let home = self.home(name);
         if self.homes > 0 {
-            prefetch(self.bucket(self.home(name).0));
+            prefetch(self.bucket(home));
         }
+        Sought { name, home: home as u32 }
     }
 
     #[inline]
@@ -110,9 +129,9 @@ impl Names {
     }
 
     /// A name's entry, or where it would go in a table with room for it.
-    #[inline]
     pub fn locate(&self, name: Name) -> Result<Slot, Vacancy> {
-        let (home, tag) = self.home(name);
+        let home = self.home(name);
+        let tag = Sought { name, home: home as u32 }.tag();
         let mut vacant = None;
         let mut strays = false;
         if self.homes > 0 {
@@ -122,10 +141,10 @@ impl Names {
                 if let Some(slot) = line.find(tag) {
                     // The same rest of a name at another distance from home is another name.
                     if line.distance(slot) == bucket - home {
-                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
+                        return Ok(Slot { name, home, at: At::Bucket { bucket, slot } });
                     }
                     if let Some(slot) = line.find_at(tag, bucket - home) {
-                        return Ok(Slot { name, home, tag, at: At::Bucket { bucket, slot } });
+                        return Ok(Slot { name, home, at: At::Bucket { bucket, slot } });
                     }
                 }
                 if vacant.is_none() {
@@ -137,9 +156,20 @@ impl Names {
             }
         }
         if strays && self.strays.get(&name).is_some() {
-            return Ok(Slot { name, home, tag, at: At::Stray });
+            return Ok(Slot { name, home, at: At::Stray });
         }
-        Err(Vacancy(Slot { name, home, tag, at: vacant.unwrap_or(At::Stray) }))
+        Err(Vacancy(Slot { name, home, at: vacant.unwrap_or(At::Stray) }))
+    }
+
+    /// Adds a name to its home, if it is plain to see that it is nowhere and there is room for it: nearly always. `false`, and
+    /// nothing done, where [`locate`](Self::locate) must look closer.
+    #[inline]
+    pub fn insert_at_home(&mut self, sought: Sought, place: Place, copies: Copies) -> bool {
+        let tag = sought.tag();
+        let line = self.bucket_mut(sought.home as usize);
+        let added = line.is_whole() && !line.may_have(tag) && line.fill_vacant(tag, place, copies);
+        self.len += usize::from(added);
+        added
     }
 
     #[inline]
@@ -188,10 +218,11 @@ impl Names {
     }
 
     #[inline]
-    fn fill(&mut self, Slot { name, home, tag, at }: Slot, place: Place, copies: Copies, beyond: &Budget) {
+    fn fill(&mut self, Slot { name, home, at }: Slot, place: Place, copies: Copies, beyond: &Budget) {
         match at {
             At::Bucket { bucket, slot } => {
                 (home..bucket).for_each(|at| self.bucket_mut(at).pass());
+                let tag = Sought { name, home: home as u32 }.tag();
                 self.bucket_mut(bucket).fill(slot, tag, bucket - home, place, copies);
             }
             At::Stray => {

@@ -40,7 +40,7 @@ impl Copies {
 
 /// An engine's name, mixed: 60 bits, so that a table of 32 buckets and more has room for what a bucket's number does not
 /// say. Two names that an instance uses at once are confused with odds of `names² / 2^61`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Name(u64);
 
 impl Name {

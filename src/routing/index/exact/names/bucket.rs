@@ -53,6 +53,13 @@ impl Bucket {
         None
     }
 
+    /// Whether any slot may have this tag.
+    #[inline]
+    pub fn may_have(&self, tag: u64) -> bool {
+        let high = (tag >> COPIES_SHIFT) as u32;
+        self.tags.iter().fold(false, |any, &other| any | (other == high))
+    }
+
     /// The slot with this tag at this distance.
     pub fn find_at(&self, tag: u64, distance: usize) -> Option<usize> {
         self.used().find(|&slot| self.tag(slot) == tag && self.distance(slot) == distance)
@@ -86,6 +93,16 @@ impl Bucket {
         (Place { run: (entry >> RUN_SHIFT) as u32, offset }, Copies((entry >> COPIES_SHIFT & 3) as u8))
     }
 
+    /// Gives an entry that belongs here a slot; `false`, and nothing done, if there is none.
+    #[inline]
+    pub fn fill_vacant(&mut self, tag: u64, place: Place, copies: Copies) -> bool {
+        let vacant = self.vacant();
+        if let Some(slot) = vacant {
+            self.fill(slot, tag, 0, place, copies);
+        }
+        vacant.is_some()
+    }
+
     pub fn set(&mut self, slot: usize, place: Place, copies: Copies) {
         self.entries[slot] = entry(self.entries[slot], place, copies);
     }
@@ -112,6 +129,12 @@ impl Bucket {
     #[inline]
     pub fn passed(&self) -> u32 {
         self.far & 0xff
+    }
+
+    /// Whether every name that belongs here is here, and no other has passed.
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.far & (0xff | 15 << STRAYS_SHIFT) == 0
     }
 
     /// Whether a name that belongs here may be in no bucket.

@@ -1,7 +1,7 @@
 //! A longer table in the same place.
 
 use super::bucket::{Bucket, REACH, TAG_BITS};
-use super::{At, CHUNK_BUCKETS, HOMES_MAX, NAME_BITS, Names, Slot};
+use super::{At, CHUNK_BUCKETS, HOMES_MAX, NAME_BITS, Names, Slot, Sought};
 use crate::routing::index::exact::budget::Budget;
 use crate::routing::index::exact::place::{Copies, Name, Place};
 
@@ -46,7 +46,7 @@ impl Names {
             for slot in bucket.used() {
                 let name = inverse.name(at - bucket.distance(slot), bucket.tag(slot));
                 let (place, copies) = bucket.get(slot);
-                if self.home(name).0 < at {
+                if self.home(name) < at {
                     waiting.push((name, place, copies));
                 } else {
                     self.put(name, place, copies, &beyond);
@@ -55,7 +55,7 @@ impl Names {
             if !waiting.is_empty() {
                 let mut still = std::mem::take(&mut waiting);
                 still.retain(|&(name, place, copies)| {
-                    let waits = self.home(name).0 < at;
+                    let waits = self.home(name) < at;
                     if !waits {
                         self.put(name, place, copies, &beyond);
                     }
@@ -72,40 +72,37 @@ impl Names {
     /// Adds a name that is not there and is counted already.
     #[inline]
     fn put(&mut self, name: Name, place: Place, copies: Copies, beyond: &Budget) {
-        let (home, tag) = self.home(name);
+        let home = self.home(name);
+        let tag = Sought { name, home: home as u32 }.tag();
+        if self.bucket_mut(home).fill_vacant(tag, place, copies) {
+            return;
+        }
         let free = |bucket: usize| self.bucket(bucket).vacant().map(|slot| At::Bucket { bucket, slot });
-        let at = (home..home + REACH).find_map(free).unwrap_or(At::Stray);
-        self.fill(Slot { name, home, tag, at }, place, copies, beyond);
+        let at = (home + 1..home + REACH).find_map(free).unwrap_or(At::Stray);
+        self.fill(Slot { name, home, at }, place, copies, beyond);
     }
 }
 
 /// From a name's home and tag back to the name, in a table of so many homes.
 #[derive(Clone, Copy)]
 pub(super) struct Inverse {
-    homes: u64,
-    /// `2^60` divided by the number of homes.
-    quotient: u64,
-    rest: u64,
-    /// `2^64` divided by the number of homes, or hardly less.
-    reciprocal: u64,
+    /// Names to a home, as mixed.
+    share: u64,
 }
 
 impl Inverse {
     pub fn of(homes: usize) -> Self {
-        let homes = homes as u64;
-        let (quotient, rest) = ((1 << NAME_BITS) / homes, (1 << NAME_BITS) % homes);
-        Inverse { homes, quotient, rest, reciprocal: u64::MAX / homes }
+        Inverse { share: ((1_u128 << 64) / homes.max(2) as u128) as u64 }
     }
 
-    /// The least `x` with `x × homes ≥ home × 2^60 + tag × 32`. Homes are no fewer than 32, so no other has this home and tag.
+    /// The first name with this tag from the first that can have this home on. Homes are no fewer than 32, so that none has
+    /// two names with one tag. `share` is rounded down, so this may begin earlier than the home does, by as many as there are
+    /// homes before: less than a tag lacks, for where the division leaves a rest, a home has fewer names than there are tags.
     #[inline]
     pub fn name(&self, home: usize, tag: u64) -> Name {
-        let home = home as u64;
-        let beyond = home * self.rest + (tag << (NAME_BITS - TAG_BITS));
-        // A division, rounded up, by a multiplication that comes out one too low at most.
-        let share = ((u128::from(beyond) * u128::from(self.reciprocal)) >> 64) as u64;
-        let left = beyond - share * self.homes;
-        let share = share + u64::from(left > 0) + u64::from(left > self.homes);
-        Name::from_mixed((home * self.quotient + share) << (64 - NAME_BITS))
+        const TAGGED: u64 = (1 << (TAG_BITS + 64 - NAME_BITS)) - 1;
+        let first = home as u64 * self.share;
+        let ahead = (tag << (64 - NAME_BITS)).wrapping_sub(first) & TAGGED;
+        Name::from_mixed(first.wrapping_add(ahead))
     }
 }

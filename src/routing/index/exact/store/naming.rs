@@ -3,7 +3,7 @@
 use super::{Before, Placed};
 use crate::routing::block::EngineHash;
 use crate::routing::fact::{InstanceId, Tier};
-use crate::routing::index::exact::names::Slot;
+use crate::routing::index::exact::names::{Slot, Sought};
 use crate::routing::index::exact::place::{Copies, Name, Place};
 use crate::routing::index::exact::{AHEAD, Alias, ExactIndex, Member};
 
@@ -17,13 +17,22 @@ impl ExactIndex {
         names: &[EngineHash],
         mut placed: Placed,
     ) {
-        names.iter().take(AHEAD).for_each(|&name| member.names.prefetch(Name::of(name)));
-        for (at, &name) in names.iter().enumerate() {
+        // Those whose entries are being fetched, in a ring.
+        let mut sought = [Sought::default(); AHEAD.next_power_of_two()];
+        for (to, &name) in sought.iter_mut().zip(&names[..names.len().min(AHEAD)]) {
+            *to = member.names.seek(Name::of(name));
+        }
+        for at in 0..names.len() {
+            let here = sought[at % sought.len()];
             if let Some(&ahead) = names.get(at + AHEAD) {
-                member.names.prefetch(Name::of(ahead));
+                sought[(at + AHEAD) % sought.len()] = member.names.seek(Name::of(ahead));
             }
             let offset = placed.offset + at;
-            self.name_one(instance, member, tier, Name::of(name), offset, &mut placed);
+            let plain = placed.before.is_empty()
+                && member.names.insert_at_home(here, Place::new(placed.run, offset), Copies::one(tier));
+            if !plain {
+                self.name_one(instance, member, tier, here.name(), offset, &mut placed);
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //!
 //! Absent on purpose: TLS towards instances.
 
+mod answer;
 mod budget;
 pub(super) mod grpc;
 mod grpc_relay;
@@ -17,11 +18,13 @@ mod observer;
 mod relay;
 
 use super::core::Core;
+use super::ingress::http::api::Api;
 use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use crate::config::Protocol;
 use crate::routing::{Decision, InstanceId, RouteError};
+use answer::Answer;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -373,19 +376,19 @@ impl Upstream {
     fn respond(&self, forward: &Forward<'_>, placed: Placed, response: hyper::Response<Incoming>) -> Response {
         let (head, body) = response.into_parts();
         let name = &self.core.member(placed.instance).name;
-        let mut answer = Response::new(Body::empty());
-        *answer.status_mut() = head.status;
-        *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
-        let core = Arc::clone(&self.core);
-        *answer.body_mut() = match forward.protocol {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
+        let answer = Answer::new(Arc::clone(&self.core), placed, body, self.limits.idle);
+        *response.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
-                let relay = Relay::new(core, placed, &head, body);
-                Body::new(relay.with_idle(self.limits.idle).with_makers(&self.makers))
+                let api = Api::of(&forward.head.method, forward.head.uri.path());
+                Body::new(Relay::new(answer, api, &head, &self.makers))
             }
             Protocol::VllmEngine | Protocol::Inference => {
-                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.limits.idle))
+                Body::new(GrpcRelay::new(answer, forward.protocol, forward.deadline, &head))
             }
         };
-        answer
+        response
     }
 }

@@ -196,7 +196,8 @@ async fn an_answer_may_take_only_so_long_where_that_is_configured() {
     let silent = open_post(app.http, "/v1/completions", &body).await;
     assert_eq!(silent.status(), 200);
     let text = soon("its end", silent.into_body().collect()).await.unwrap().to_bytes();
-    assert!(text.starts_with(b"data: {\n\ndata: {\"error\"") && text.ends_with(b"data: [DONE]\n\n"), "{text:?}");
+    let words = b"data: {\n\ndata: {\"error\":{\"message\":\"the instance was silent for too long\",";
+    assert!(text.starts_with(words) && text.ends_with(b"\n\ndata: [DONE]\n\n"), "{text:?}");
     eventually("the end", || app.core.router().in_flight() == 0).await;
     assert_eq!(app.metric("warmpath_upstream_failures_total{instance=\"slow\",kind=\"late\"}"), 2.0);
     drop(upstream.await.unwrap());

@@ -26,7 +26,7 @@ pub use error::{LearnError, RouteError};
 pub use fact::{Availability, Content, Fact, InstanceId, Knowledge, Parent, Tier};
 pub use fleet::{InstanceState, Load, Reported};
 pub use prefill::PrefillModel;
-pub use request::{Prompt, Request, SessionKey};
+pub use request::{Prompt, Request, SessionKey, guessed_block};
 pub use router::{Config, Router};
 pub use tiers::TierWeights;
 pub use time::Time;

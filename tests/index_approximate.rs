@@ -140,3 +140,34 @@ fn an_instance_says_how_much_it_can_hold() {
     assert_eq!((router.cached_blocks(A), routed(&router, &[7, 8], 2).overlap_tokens), (2, 32));
     assert!(router.learn(Fact::Sized { instance: InstanceId(9), blocks: 2 }, Time::ZERO).is_err());
 }
+
+#[test]
+fn a_guessed_prompt_takes_as_much_of_a_cache_as_its_tokens_would() {
+    // Room for 48 blocks of 16 tokens.
+    let index = ExactIndex::new(BlockSize::DEFAULT, usize::MAX);
+    let approximate = ApproximateIndex::new(BlockSize::DEFAULT, 48);
+    index.join(A);
+    let root = BlockHash::root(&Namespace::of_model("m"), BlockSize::DEFAULT, 0);
+    let mut overlaps = Overlaps::default();
+    let mut held = |prompt: &Prompt<'_>, root| {
+        index.find(prompt, root, &mut overlaps);
+        overlaps.blocks(A)
+    };
+    // Four blocks of tokens to each of these, so 16 and 20 of the 48, and then 12 more that have to make room.
+    let guesses = [contents(&[1, 2, 3, 4]), contents(&[5, 6, 7, 8, 9])];
+    let guessed = |at: usize| Prompt::Guessed { contents: &guesses[at], tokens: guesses[at].len() as u32 * 64 + 1 };
+    let blocks = contents(&(100..113).collect::<Vec<_>>());
+    let told = Prompt::Blocks { contents: &blocks, tokens: 13 * 16 + 1 };
+    let guessed_root = BlockHash(1);
+    approximate.sent(&index, A, guessed_root, &guessed(0), Time::ZERO).unwrap();
+    approximate.sent(&index, A, guessed_root, &guessed(1), Time::ZERO).unwrap();
+    assert_eq!((held(&guessed(0), guessed_root), held(&guessed(1), guessed_root)), (4, 5));
+    approximate.sent(&index, A, root, &told, Time::ZERO).unwrap();
+    // 16 + 20 + 13 are one too many: the last block of what was used first goes, which is four.
+    assert_eq!((held(&guessed(0), guessed_root), held(&guessed(1), guessed_root), held(&told, root)), (3, 5, 13));
+    // Longer than the cache: as much of it as fits.
+    let long = contents(&(200..300).collect::<Vec<_>>());
+    let long = Prompt::Guessed { contents: &long, tokens: 100 * 64 };
+    approximate.sent(&index, A, guessed_root, &long, Time::ZERO).unwrap();
+    assert_eq!((held(&long, guessed_root), held(&told, root), index.blocks_of(A)), (12, 0, 12));
+}

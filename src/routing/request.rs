@@ -1,6 +1,6 @@
 //! What the router is asked: a prompt, and what else decides where it may go.
 
-use super::block::{BlockHash, ContentHash, Namespace};
+use super::block::{BlockHash, BlockSize, ContentHash, Namespace};
 use twox_hash::XxHash3_64;
 
 /// A request to be placed. Borrowed from whoever parsed it: nothing is copied on the way to a decision.
@@ -43,11 +43,21 @@ pub enum Prompt<'a> {
     /// A prompt whose tokens are not known, as far as its bytes tell which prompts begin alike. What follows from it is never
     /// more than approximate, and is kept apart from what is known of tokens.
     Guessed {
-        /// Stand-ins for the content of its blocks, in order: of so many bytes as a block of tokens usually has.
+        /// Stand-ins for the content of its blocks, in order: of so many bytes as [`guessed_block`] tokens usually have.
         contents: &'a [ContentHash],
         /// Prompt length, estimated.
         tokens: u32,
     },
+}
+
+/// The blocks that a guessed prompt is remembered by, where those of tokens have this size: 64 tokens, or more. Finer ones cost
+/// several times as much to remember, for guesses that are a few tokens nearer.
+pub fn guessed_block(of_tokens: BlockSize) -> BlockSize {
+    const LEAST: BlockSize = match BlockSize::new(64) {
+        Ok(size) => size,
+        Err(_) => unreachable!(),
+    };
+    if of_tokens.tokens() < LEAST.tokens() { LEAST } else { of_tokens }
 }
 
 impl Prompt<'_> {
@@ -64,6 +74,14 @@ impl Prompt<'_> {
         match self {
             Prompt::Tokens(_) | Prompt::Blocks { .. } => root,
             Prompt::Guessed { .. } => root.child(GUESSED),
+        }
+    }
+
+    /// The blocks that it is remembered by, where those of tokens have this size.
+    pub(super) fn block_size(&self, of_tokens: BlockSize) -> BlockSize {
+        match self {
+            Prompt::Tokens(_) | Prompt::Blocks { .. } => of_tokens,
+            Prompt::Guessed { .. } => guessed_block(of_tokens),
         }
     }
 

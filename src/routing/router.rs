@@ -362,14 +362,16 @@ impl Router {
         self.index.find(&request.prompt, root, overlaps);
         let block_size = self.config.block_size;
         self.groups.shorten(overlaps, &request.prompt, block_size);
-        let footprint = Footprint::of(&mut overlaps.chain(&request.prompt, block_size), block_size);
+        let mut chain = overlaps.chain(&request.prompt, block_size);
+        let block_size = request.prompt.block_size(block_size);
+        let footprint = Footprint::of(&mut chain, block_size);
 
         let fleet = self.fleet.lock();
         if fleet.in_flight() >= self.config.requests_max {
             return Err(RouteError::TooManyInFlight { limit: self.config.requests_max });
         }
         let model = request.namespace.model;
-        let block_tokens = self.config.block_size.tokens();
+        let block_tokens = block_size.tokens();
         let cached = |instance| self.config.tier_weights.tokens(overlaps, instance, block_tokens);
         let asked =
             Asked { model, prompt_tokens, block_tokens, cached, footprint: &footprint, prefill: &self.config.prefill };

@@ -14,6 +14,7 @@ mod form;
 mod segments;
 mod template;
 mod texts;
+mod words;
 
 use super::ingress::http::api::Api;
 use axum::body::Bytes;

@@ -9,6 +9,7 @@
 //!
 //! An instance is shown the key that is configured for it, and the client's own only where that is configured.
 
+mod answer;
 mod api_keys;
 mod budget;
 mod connector;
@@ -21,6 +22,7 @@ mod relay;
 use super::admission::{Refused, Shed};
 use super::core::{Core, Room};
 use super::ingress::guard::Entered;
+use super::ingress::http::api::Api;
 use super::ingress::http::responses::Makers;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
@@ -28,6 +30,7 @@ use super::tls::ClientTls;
 use crate::config::Protocol;
 use crate::routing::admission::Ask;
 use crate::routing::{Decision, InstanceId, RouteError};
+use answer::Answer;
 pub use api_keys::ApiKeyError;
 pub(super) use api_keys::ApiKeys;
 use axum::body::{Body, Bytes};
@@ -423,21 +426,20 @@ impl Upstream {
     fn respond(&self, forward: &Forward<'_>, placed: Placed, response: hyper::Response<Incoming>) -> Response {
         let (head, body) = response.into_parts();
         let name = &self.core.member(placed.instance).name;
-        let mut answer = Response::new(Body::empty());
-        *answer.status_mut() = head.status;
-        *answer.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
-        let core = Arc::clone(&self.core);
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
         let entered = Entered::of(&forward.head.extensions).clone();
-        *answer.body_mut() = match forward.protocol {
+        let answer = Answer::new(Arc::clone(&self.core), placed, body, self.limits.idle, entered);
+        *response.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
-                let relay = Relay::new(core, placed, &head, body);
-                Body::new(relay.with_entered(entered).with_idle(self.limits.idle).with_makers(&self.makers))
+                let api = Api::of(&forward.head.method, forward.head.uri.path());
+                Body::new(Relay::new(answer, api, &head, &self.makers))
             }
             Protocol::VllmEngine | Protocol::Inference => {
-                let relay = GrpcRelay::new(core, placed, forward, &head, body);
-                Body::new(relay.with_entered(entered).with_idle(self.limits.idle))
+                Body::new(GrpcRelay::new(answer, forward.protocol, forward.deadline, &head))
             }
         };
-        answer
+        response
     }
 }

@@ -22,7 +22,7 @@ import tempfile
 
 import requests
 
-from check import BLOCK, HERE, MODEL, Router, Vllm
+from fleet import BLOCK, HERE, MODEL, Router, Vllm
 
 TRACE = HERE.parent / "data" / "mooncake" / "conversation_trace.jsonl.gz"
 SCALE = 512 // BLOCK

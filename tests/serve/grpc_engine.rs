@@ -428,7 +428,9 @@ async fn silent(has_head: bool) -> SocketAddr {
 
 #[tokio::test]
 async fn an_engine_may_be_silent_only_so_long_where_that_is_configured() {
-    for (has_head, code) in [(false, Code::DeadlineExceeded), (true, Code::Unavailable)] {
+    let late =
+        [(false, Code::DeadlineExceeded, "did not answer in time"), (true, Code::Unavailable, "silent for too long")];
+    for (has_head, code, words) in late {
         let mut config = config(vec![at("slow", silent(has_head).await)]);
         config.http.head_max = Some(Duration::from_millis(200));
         config.http.idle_max = Some(Duration::from_millis(200));
@@ -442,7 +444,7 @@ async fn an_engine_may_be_silent_only_so_long_where_that_is_configured() {
             }
             Err(error) => error,
         };
-        assert_eq!(error.code(), code, "{error}");
+        assert_eq!((error.code(), error.message().contains(words)), (code, true), "{error}");
         eventually("the end", || app.core.router().in_flight() == 0).await;
         assert_eq!(app.metric("warmpath_upstream_failures_total{instance=\"slow\",kind=\"late\"}"), 1.0);
         app.running.stop().await;

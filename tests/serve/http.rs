@@ -218,11 +218,15 @@ async fn a_client_that_goes_away_cancels_at_the_instance() {
         }
         panic!("{wanted} never came");
     };
-    for stream in [true, false] {
-        let body = completion(&prompt(1, 40), 10_000, stream);
-        let address = app.http;
+    for (stream, http2) in [(true, false), (false, false), (true, true), (false, true)] {
+        let body = Bytes::from(completion(&prompt(1, 40), 10_000, stream).to_string());
+        let request =
+            hyper::Request::post(format!("http://{}/v1/completions", app.http)).body(Full::new(body)).unwrap();
+        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
+        // The client outlives the call: over HTTP/2 its stream is what ends, not the connection.
+        let calls = client.clone();
         let call = tokio::spawn(async move {
-            let mut response = open_post(address, "/v1/completions", &body).await;
+            let mut response = calls.request(request).await.unwrap();
             while response.body_mut().frame().await.is_some() {}
         });
         running("1.0").await;
@@ -230,6 +234,7 @@ async fn a_client_that_goes_away_cancels_at_the_instance() {
         call.abort();
         running("0.0").await;
         eventually("the reservation's end", || app.core.router().in_flight() == 0).await;
+        drop(client);
     }
     app.running.stop().await;
     mock.running.stop().await;
@@ -307,8 +312,8 @@ async fn when_all_are_full_the_client_hears_it_from_them() {
     app.running.stop().await;
 }
 
-#[tokio::test]
-async fn an_engine_that_dies_inside_a_stream_ends_it_as_clients_expect() {
+/// What comes of a call whose engine dies after some events and within one.
+async fn cut_off(path: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let app = start_app(config(vec![instance("dies", listener.local_addr().unwrap(), None)])).await;
     let upstream = tokio::spawn(async move {
@@ -320,14 +325,32 @@ async fn an_engine_that_dies_inside_a_stream_ends_it_as_clients_expect() {
             .unwrap();
         peer.write_all(b"17\r\ndata: {\"a\":1}\n\ndata: {\"\r\n").await.unwrap();
     });
-    let (status, _, answer) = send(&app, "/v1/completions", &[], br#"{"model":"m","prompt":[1]}"#).await;
+    let (status, _, answer) = send(&app, path, &[], br#"{"model":"m","prompt":[1],"messages":[]}"#).await;
     upstream.await.unwrap();
-    let answer = String::from_utf8(answer.to_vec()).unwrap();
-    assert!(answer.starts_with("data: {\"a\":1}\n\ndata: {\"\n\ndata: {\"error\": {"), "{answer}");
-    assert!(answer.contains("\"code\": 500}}\n\n") && answer.ends_with("\n\ndata: [DONE]\n\n"), "{answer}");
     assert_eq!((status, app.core.router().in_flight()), (200, 0));
     assert_eq!(app.metric("warmpath_upstream_failures_total{instance=\"dies\",kind=\"body\"}"), 1.0);
     app.running.stop().await;
+    let answer = String::from_utf8(answer.to_vec()).unwrap();
+    answer.strip_prefix("data: {\"a\":1}\n\ndata: {\"\n\n").expect("what came passes").to_owned()
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_inside_a_stream_ends_it_as_clients_expect() {
+    let said = json!({
+        "message": "the instance broke off its answer", "type": "InternalServerError", "param": null, "code": 500,
+    });
+    for path in ["/v1/completions", "/v1/chat/completions", "/v1/responses"] {
+        let words = cut_off(path).await;
+        let error = words.strip_prefix("data: ").and_then(|words| words.strip_suffix("\n\ndata: [DONE]\n\n"));
+        let error: Value = serde_json::from_str(error.expect(&words)).unwrap();
+        assert_eq!(error, json!({ "error": said }), "{path}");
+    }
+    // Anthropic's.
+    let words = cut_off("/v1/messages").await;
+    let error = words.strip_prefix("event: error\ndata: ").expect(&words);
+    let error: Value = serde_json::from_str(error).unwrap();
+    let said = json!({"type": "internal_error", "message": "the instance broke off its answer"});
+    assert_eq!(error, json!({"type": "error", "error": said}));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Where requests of the OpenAI API go by what is in them besides tokens: bytes, adapters, sessions, responses; and how long an
 //! answer may take.
 
-use crate::support::{MODEL, RunningApp, config, eventually, instance, open_post, soon, start_app};
+use crate::support::{MODEL, RunningApp, config, eventually, instance, open_post, prompt, soon, start_app};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::routing::any;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -196,9 +196,55 @@ async fn an_answer_may_take_only_so_long_where_that_is_configured() {
     let silent = open_post(app.http, "/v1/completions", &body).await;
     assert_eq!(silent.status(), 200);
     let text = soon("its end", silent.into_body().collect()).await.unwrap().to_bytes();
-    assert!(text.starts_with(b"data: {\n\ndata: {\"error\"") && text.ends_with(b"data: [DONE]\n\n"), "{text:?}");
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.starts_with("data: {\n\ndata: {\"error\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert!(text.contains("the instance was silent for too long"), "{text}");
     eventually("the end", || app.core.router().in_flight() == 0).await;
     assert_eq!(app.metric("warmpath_upstream_failures_total{instance=\"slow\",kind=\"late\"}"), 2.0);
     drop(upstream.await.unwrap());
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn token_ids_are_looked_up_wherever_they_stand_and_what_an_engine_does_not_compute_is_not() {
+    let app = start_app(config(fleet(2).await)).await;
+    let paths = [("/v1/completions", "prompt"), ("/v1/embeddings", "input"), ("/inference/v1/generate", "token_ids")];
+    for (seed, (path, field)) in paths.into_iter().enumerate() {
+        let body = json!({"model": MODEL, field: prompt(seed as u32, 100)});
+        let (home, headers, _) = ask(&app, path, None, Some(&body)).await;
+        assert_eq!(headers["x-warmpath-overlap-tokens"], "0", "{path}");
+        let (again, headers, _) = ask(&app, path, None, Some(&body)).await;
+        assert_eq!((again, &headers["x-warmpath-overlap-tokens"]), (home, &HeaderValue::from_static("96")), "{path}");
+    }
+    eventually("the end", || app.core.router().in_flight() == 0).await;
+    let placed = app.metric("warmpath_route_decisions_total{outcome=\"routed\"}");
+    for path in ["/tokenize", "/detokenize", "/v1/messages/count_tokens"] {
+        let body = json!({"model": MODEL, "prompt": prompt(0, 100), "messages": [{"role": "user", "content": "hi"}]});
+        let (_, headers, _) = ask(&app, path, None, Some(&body)).await;
+        assert!(!headers.contains_key("x-warmpath-overlap-tokens"), "{path}");
+    }
+    assert_eq!(app.metric("warmpath_route_decisions_total{outcome=\"routed\"}"), placed);
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn retries_are_paid_from_a_budget_of_all_requests_together() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut instances = Vec::new();
+    for number in 0..3 {
+        let asked = Arc::clone(&asked);
+        let routes = Router::new().fallback(any(async move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            StatusCode::SERVICE_UNAVAILABLE
+        }));
+        instances.push(instance(&format!("i{number}"), serve(routes).await, None));
+    }
+    let app = start_app(config(instances)).await;
+    let body = json!({"model": MODEL, "prompt": [1]});
+    for _ in 0..200 {
+        assert_eq!(open_post(app.http, "/v1/completions", &body).await.status(), 503);
+    }
+    // Each may be sent twice more, but a hundred are saved at the start, and ten further requests earn one.
+    assert_eq!(asked.load(Ordering::Relaxed), 200 + 100 + 19);
     app.running.stop().await;
 }

@@ -37,14 +37,24 @@ pub struct Use {
 /// What one instance used, and when.
 #[derive(Default)]
 struct Recent {
-    /// Prompts by the blocks that they used, oldest first, and when.
-    uses: VecDeque<(Time, Vec<BlockHash>)>,
+    /// Oldest first.
+    uses: VecDeque<Prefix>,
     /// The number of the oldest use.
     oldest: u64,
     /// Each block held, and the number of its last use.
     last_use: HashMap<BlockHash, u64, AsItIs>,
-    /// Blocks in `uses`, with repetition.
+    /// What the blocks held take of the instance's cache, in its own blocks.
+    held: usize,
+    /// What those in `uses` would, with repetition.
     used: usize,
+}
+
+/// What one prompt used.
+struct Prefix {
+    at: Time,
+    blocks: Vec<BlockHash>,
+    /// How many of the instance's blocks each of these stands for.
+    weight: usize,
 }
 
 /// A block may be in this many remembered uses, on average, before the oldest are forgotten.
@@ -75,15 +85,17 @@ impl ApproximateIndex {
         now: Time,
     ) -> Result<Option<Use>, IndexError> {
         let blocks_max = self.blocks_max(instance);
+        let block_size = prompt.block_size(self.block_size);
+        let weight = (block_size.tokens() / self.block_size.tokens()) as usize;
         let contents: Vec<ContentHash> = match prompt {
             Prompt::Tokens(tokens) => {
-                tokens.chunks_exact(self.block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
+                tokens.chunks_exact(block_size.tokens() as usize).map(ContentHash::of_tokens).collect()
             }
             Prompt::Blocks { contents, tokens } | Prompt::Guessed { contents, tokens } => {
-                contents.iter().copied().take(self.block_size.full_blocks(*tokens) as usize).collect()
+                contents.iter().copied().take(block_size.full_blocks(*tokens) as usize).collect()
             }
         };
-        let contents = &contents[..contents.len().min(blocks_max)];
+        let contents = &contents[..contents.len().min(blocks_max / weight)];
         let mut hash = root;
         let blocks: Vec<BlockHash> = contents
             .iter()
@@ -94,9 +106,10 @@ impl ApproximateIndex {
             .collect();
         let mut instances = self.recent.lock();
         let recent = instances.entry(instance).or_default();
-        let reusable = self.block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
+        let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
         let before = recent.last_use(&blocks[..reusable.min(blocks.len())]);
-        let result = recent.used_again(index, instance, root, blocks, contents, now);
+        let prefix = Prefix { at: now, blocks, weight };
+        let result = recent.used_again(index, instance, root, prefix, contents);
         let result = result.and_then(|()| recent.forget_beyond(index, instance, blocks_max));
         if result.as_ref().is_err_and(|error| !matches!(error, IndexError::Full { .. })) {
             // The index forgot the instance, or all that it held, behind our back.
@@ -152,10 +165,10 @@ impl Recent {
         index: &ExactIndex,
         instance: InstanceId,
         root: BlockHash,
-        mut blocks: Vec<BlockHash>,
+        mut prefix: Prefix,
         contents: &[ContentHash],
-        now: Time,
     ) -> Result<(), IndexError> {
+        let blocks = &mut prefix.blocks;
         let held = blocks.iter().take_while(|block| self.last_use.contains_key(block)).count();
         let attach = held.checked_sub(1).map_or(Attach::Root(root), |last| Attach::Block(name(blocks[last])));
         let names: Vec<EngineHash> = blocks[held..].iter().copied().map(name).collect();
@@ -164,23 +177,24 @@ impl Recent {
             blocks.truncate(held + stored);
         }
         let number = self.oldest + self.uses.len() as u64;
+        let known = self.last_use.len();
         self.last_use.extend(blocks.iter().map(|&block| (block, number)));
-        self.used += blocks.len();
-        self.uses.push_back((now, blocks));
+        self.held += (self.last_use.len() - known) * prefix.weight;
+        self.used += blocks.len() * prefix.weight;
+        self.uses.push_back(prefix);
         result
     }
 
     /// When the deepest of `blocks` that is held was used last.
     fn last_use(&self, blocks: &[BlockHash]) -> Option<Use> {
         let number = blocks.iter().map_while(|block| self.last_use.get(block)).last().copied()?;
-        let (at, _) = self.uses.get(usize::try_from(number.checked_sub(self.oldest)?).ok()?)?;
-        Some(Use { number, at: *at })
+        let prefix = self.uses.get(usize::try_from(number.checked_sub(self.oldest)?).ok()?)?;
+        Some(Use { number, at: prefix.at })
     }
 
     /// Forgets the oldest uses, and the blocks that were not used since, down to `blocks_max` blocks.
     fn forget_beyond(&mut self, index: &ExactIndex, instance: InstanceId, blocks_max: usize) -> Result<(), IndexError> {
-        let too_many =
-            |recent: &Recent| recent.last_use.len() > blocks_max || recent.used > blocks_max * USES_PER_BLOCK;
+        let too_many = |recent: &Recent| recent.held > blocks_max || recent.used > blocks_max * USES_PER_BLOCK;
         self.forget_while(index, instance, too_many)
     }
 
@@ -193,15 +207,16 @@ impl Recent {
     ) -> Result<(), IndexError> {
         let mut unused: Vec<EngineHash> = Vec::new();
         while more(self) {
-            let Some((_, oldest)) = self.uses.front_mut() else { break };
-            let Some(block) = oldest.pop() else {
+            let Some(Prefix { blocks, weight, .. }) = self.uses.front_mut() else { break };
+            let (weight, Some(block)) = (*weight, blocks.pop()) else {
                 self.uses.pop_front();
                 self.oldest += 1;
                 continue;
             };
-            self.used -= 1;
+            self.used -= weight;
             if self.last_use.get(&block) == Some(&self.oldest) {
                 self.last_use.remove(&block);
+                self.held -= weight;
                 unused.push(name(block));
             }
         }

@@ -137,7 +137,7 @@ impl ReferenceIndex {
             }
             Prompt::Blocks { contents, .. } | Prompt::Guessed { contents, .. } => contents.to_vec(),
         };
-        wanted.truncate(self.block_size.reusable_blocks(tokens) as usize);
+        wanted.truncate(prompt.block_size(self.block_size).reusable_blocks(tokens) as usize);
         let best_tier = |held: &Named, depth: usize| {
             let here = held.values().filter(|(path, _)| path.root == root && path.contents == wanted[..depth]);
             let tiers = here.filter_map(|(_, copies)| copies.iter().position(|&copies| copies > 0));

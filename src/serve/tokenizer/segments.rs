@@ -1,9 +1,11 @@
-//! Encoding, incrementally: a prompt is cut at its special tokens, and each piece between two is encoded once.
+//! Encoding, incrementally: a prompt is cut at its special tokens, and each piece between two is encoded once; of a piece that is
+//! new, only the [`words`](super::words) that are.
 //!
 //! A conversation's next turn has all pieces of the turn before, so only what is new is encoded. That the pieces' tokens are
 //! the whole's is how tokenizers work (special tokens are taken out first), but for those that treat the start of a text
 //! differently: at loading both are tried, and a tokenizer for which they differ encodes every prompt whole.
 
+use super::words::{self, Words};
 use aho_corasick::{AhoCorasick, MatchKind};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -26,6 +28,8 @@ pub(super) struct Segments {
     before: Vec<u32>,
     after: Vec<u32>,
     cache: Mutex<Cache>,
+    /// `None` where words are not to be encoded alone.
+    words: Option<Words>,
 }
 
 /// Two generations: what was used since the last change of generation, and before. The older one is dropped whole.
@@ -61,10 +65,15 @@ impl Segments {
             before: Vec::new(),
             after: Vec::new(),
             cache: Mutex::default(),
+            words: None,
         };
         segments.around().ok_or("special tokens are not put around a text, but into it")?;
         if !only_plain || !segments.pieces_make_the_whole(special.iter().map(|(content, _)| content.as_str())) {
             segments.special = None;
+        }
+        let described = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        if only_plain && words::cuts_at_words(&described) && segments.words_make_the_whole() {
+            segments.words = Some(Words::default());
         }
         Ok(segments)
     }
@@ -96,10 +105,28 @@ impl Segments {
             tokens.extend_from_slice(&known);
             return Some(());
         }
-        let encoded: Arc<[u32]> = self.tokenizer.encode_fast(piece, false).ok()?.get_ids().into();
-        tokens.extend_from_slice(&encoded);
-        self.cache.lock().insert(piece.into(), encoded);
+        let from = tokens.len();
+        match &self.words {
+            Some(words) => words.encode(piece, tokens, |word, tokens| self.whole(word, tokens))?,
+            None => self.whole(piece, tokens)?,
+        }
+        self.cache.lock().insert(piece.into(), tokens[from..].into());
         Some(())
+    }
+
+    fn whole(&self, text: &str, tokens: &mut Vec<u32>) -> Option<()> {
+        tokens.extend_from_slice(self.tokenizer.encode_fast(text, false).ok()?.get_ids());
+        Some(())
+    }
+
+    fn words_make_the_whole(&self) -> bool {
+        words::TRIED.iter().all(|text| {
+            let (mut whole, mut of_words) = (Vec::new(), Vec::new());
+            let encode = |word: &str, tokens: &mut Vec<u32>| self.whole(word, tokens);
+            self.whole(text, &mut whole).is_some()
+                && Words::default().encode(text, &mut of_words, encode).is_some()
+                && whole == of_words
+        })
     }
 
     /// Finds what is put before and after a text.

@@ -42,6 +42,7 @@ impl<'a> Chain<'a> {
         block_size: BlockSize,
         room: &'a mut ChainRoom,
     ) -> Self {
+        let block_size = prompt.block_size(block_size);
         let reusable = block_size.reusable_blocks(prompt.tokens().unwrap_or(u32::MAX)) as usize;
         let blocks = match prompt {
             Prompt::Tokens(_) => reusable,

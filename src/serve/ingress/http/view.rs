@@ -8,6 +8,7 @@ mod text;
 
 use super::api::Api;
 use crate::routing::block::{BlockSize, ContentHash};
+use crate::routing::guessed_block;
 use crate::serve::telemetry::labels::ByLoad;
 use prompts::Prompts;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -87,7 +88,7 @@ impl<'a> Said<'a> {
 
     /// Stand-ins for the content of its blocks: texts that begin alike begin with the same ones.
     pub fn contents(&self, block_size: BlockSize) -> Vec<ContentHash> {
-        let chunk = block_size.tokens() as usize * TOKEN_BYTES;
+        let chunk = guessed_block(block_size).tokens() as usize * TOKEN_BYTES;
         let last = self.parts.len().saturating_sub(1);
         let hashed = self.parts.iter().enumerate().flat_map(|(at, part)| {
             // What comes before the conversation (tools, a system prompt) counts to its last byte.
@@ -261,7 +262,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let turn = |text: &str| format!(r#"{{"role": "user", "content": "{text}"}}"#);
-        let (first, second) = (turn(&"once ".repeat(100)), turn(&"upon ".repeat(100)));
+        let (first, second) = (turn(&"once ".repeat(420)), turn(&"upon ".repeat(420)));
         let short = contents(&format!(r#"{{"messages": [{first}], "model": "m"}}"#));
         let long = contents(&format!(r#"{{"temperature": 0, "messages": [{first}, {second}]}}"#));
         assert!(short.len() == 8 && long.len() > 15 && long[..8] == short, "{} {}", short.len(), long.len());

@@ -5,7 +5,7 @@
 //! Facts about one instance are to be told one after another, in the order in which they happened.
 
 use super::block::{BlockHash, BlockSize, Namespace};
-use super::decision::{Decision, Explanation, RequestId, Unasked};
+use super::decision::{Decision, Explanation, Placement, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, NoCandidate};
@@ -136,7 +136,22 @@ impl Router {
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
     ) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, now, scratch))
+        match SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, None, now, scratch))? {
+            Placement::Now(decision) => Ok(decision),
+            Placement::Later { .. } => unreachable!("without a bound on its wait a request is placed"),
+        }
+    }
+
+    /// As [`route_among`](Self::route_among), but only if prefills take at most `wait_max` until it would be its turn at the
+    /// instance that is chosen.
+    pub fn route_soon(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        wait_max: Duration,
+        now: Time,
+    ) -> Result<Placement, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, Some(wait_max), now, scratch))
     }
 
     /// What [`route_among`](Self::route_among) would answer now, and what it would weigh. Nothing is booked or remembered.
@@ -282,12 +297,17 @@ impl Router {
         &self,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
+        wait_max: Option<Duration>,
         now: Time,
         scratch: &mut Scratch,
-    ) -> Result<Decision, RouteError> {
+    ) -> Result<Placement, RouteError> {
         self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
             let prompt_tokens = view.prompt_tokens;
             let chosen = view.candidates[self.policy.choose(view)];
+            if wait_max.is_some_and(|wait_max| chosen.load.prefill_wait > wait_max) {
+                let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
+                return Placement::Later { prefill: prefills.min().unwrap_or_default() };
+            }
             let booking = Booking {
                 instance: chosen.instance,
                 prompt_tokens,
@@ -307,14 +327,14 @@ impl Router {
                     self.fleet.lock().remember_use(booked, before);
                 }
             }
-            Decision {
+            Placement::Now(Decision {
                 request: booked,
                 instance: chosen.instance,
                 prompt_tokens,
                 overlap_tokens: chosen.overlap_tokens,
                 best_overlap_tokens: view.best_overlap_tokens(),
                 expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-            }
+            })
         })
     }
 

@@ -36,6 +36,8 @@ pub enum Placement {
     Later {
         /// Estimated time to prefill it where most of it is cached.
         prefill: Duration,
+        /// Estimated time until it could be placed.
+        room_in: Duration,
     },
 }
 

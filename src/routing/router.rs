@@ -304,9 +304,10 @@ impl Router {
         self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
             let prompt_tokens = view.prompt_tokens;
             let chosen = view.candidates[self.policy.choose(view)];
-            if wait_max.is_some_and(|wait_max| chosen.load.prefill_wait > wait_max) {
+            let wait = chosen.load.prefill_wait;
+            if let Some(wait_max) = wait_max.filter(|wait_max| wait > *wait_max) {
                 let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
-                return Placement::Later { prefill: prefills.min().unwrap_or_default() };
+                return Placement::Later { prefill: prefills.min().unwrap_or_default(), room_in: wait - wait_max };
             }
             let booking = Booking {
                 instance: chosen.instance,

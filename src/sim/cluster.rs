@@ -124,8 +124,10 @@ pub struct Cluster {
     /// By instance: what it said of itself last.
     reported: Vec<Reported>,
     served: Vec<Served>,
-    /// By router: when it was last told what may have made room.
+    /// By router: when it was told what may have made room, if nobody was tried since.
     room: Vec<Option<Time>>,
+    /// By router: whether it is to look for room at some time anyway.
+    looks: Vec<bool>,
     /// Kept between steps for their room.
     progress: Vec<Progress>,
     events: Vec<CacheEvent>,
@@ -134,6 +136,8 @@ pub struct Cluster {
 enum Due {
     StepEnd(InstanceId),
     News(News),
+    /// By estimate there is room for what this router holds.
+    Room(usize),
 }
 
 struct Flight {
@@ -178,6 +182,7 @@ impl Cluster {
             reported: vec![Reported::default(); usize::from(config.instances)],
             served: Vec::new(),
             room: vec![None; usize::from(config.conditions.routers.max(1))],
+            looks: vec![false; usize::from(config.conditions.routers.max(1))],
             progress: Vec::new(),
             events: Vec::new(),
         }
@@ -250,6 +255,10 @@ impl Cluster {
                     self.begin_step(instance, at);
                 }
                 (at, Due::News(news)) => self.tell(&news, at),
+                (at, Due::Room(router)) => {
+                    self.looks[router] = false;
+                    self.room[router] = Some(at);
+                }
             }
             self.place_held();
         }

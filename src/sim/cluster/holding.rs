@@ -3,7 +3,7 @@
 //! Placed late, a request finds out more; and among those held the one that takes least is placed first, with the time it waited
 //! counting for it.
 
-use super::{Arrival, Cluster, Refused, request};
+use super::{Arrival, Cluster, Due, Refused, request};
 use crate::routing::{Decision, Placement, Time};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ pub(super) type Held = Arrival;
 
 /// How many seconds later a request may come, for each second that its prefill takes less.
 const PATIENCE: f64 = 3.0;
+/// Estimates of room are not looked after more closely than this.
+const LOOK_AFTER_MIN: Duration = Duration::from_millis(20);
 /// Of those held, how many are tried whenever there may be room: the most urgent.
 const TRIED_MAX: usize = 64;
 
@@ -30,9 +32,10 @@ impl Cluster {
                 self.give(router, id, arrival, decision, now);
                 Ok(Some(decision))
             }
-            Placement::Later { prefill } => {
+            Placement::Later { prefill, room_in } => {
                 let urgency = now + prefill.mul_f64(PATIENCE);
                 self.held[router].insert((urgency, id), arrival);
+                self.look_later(router, now + room_in);
                 Ok(None)
             }
         }
@@ -44,6 +47,13 @@ impl Cluster {
             if let (Some(now), Some(wait_max)) = (self.room[router].take(), self.wait_max) {
                 while self.place_one(router, wait_max, now) {}
             }
+        }
+    }
+
+    /// Has a router look for room at some time, whatever it is told until then; one time is enough.
+    fn look_later(&mut self, router: usize, at: Time) {
+        if !std::mem::replace(&mut self.looks[router], true) {
+            self.agenda.add(at + LOOK_AFTER_MIN, Due::Room(router));
         }
     }
 

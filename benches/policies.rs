@@ -1,86 +1,192 @@
-//! Who wins: every policy on the Mooncake traces, 4, 8 and 16 instances, three loads under saturation, three seeds.
+//! Who wins: every policy on the Mooncake traces and on the presets of the Qwen-Bailian traces, 4, 8 and 16 instances, three
+//! loads under saturation, three seeds.
 //!
 //! Each figure is a policy's over that of the best peer *of that scenario*, a bar that no one peer meets: geometric mean
 //! over the scenarios, and the worst. Instances are Qwen3-32B on 2 × H100 with a cache of a million tokens; load is 0.5, 0.7
-//! and 0.9 of the measured capacity of Mooncake's policy; seeds move arrivals within the traces' rounding of time.
+//! and 0.9 of the measured capacity of Mooncake's policy; seeds move arrivals within the traces' rounding of time. The Qwen
+//! traces are synthetic, calibrated to what was published of the real ones, 6,000 requests each.
 //!
-//! `cargo bench --bench policies`; `-- --quick` replays the first 1,500 requests to 4 instances with one seed;
-//! `-- --stale` tells load a second late and loses a hundredth of the cache events, for ours only;
-//! `-- --policies prefix_cost,lmetric` compares these.
+//! `cargo bench --bench policies`; `-- --quick` replays the first 1,500 requests of a Mooncake trace to 4 instances with one seed;
+//! `-- --stale` tells load a second late and loses a hundredth of the cache events, for ours only (`--load-delay`,
+//! `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these traces, by how they
+//! begin, `prefix_cost:hold=0.1` ours where the router holds requests for a moment; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures from there.
 
 use std::path::Path;
 use std::time::Duration;
-use warmpath::replay::{Loads, Slo, Study, StudyReport, Workload};
+use warmpath::replay::{Cell, Loads, Scenario, Slo, Study, StudyReport, Workload};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::sim::{Conditions, Eviction, Preset};
-use warmpath::trace::Trace;
+use warmpath::trace::{Synthetic, SyntheticPreset, Trace};
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|argument| argument == name)
+    }
+
+    fn after(&self, name: &str) -> Option<&String> {
+        self.0.iter().position(|argument| argument == name).and_then(|at| self.0.get(at + 1))
+    }
+
+    fn numbers(&self, name: &str, default: &[f64]) -> Vec<f64> {
+        let parse = |text: &String| text.split(',').map(|part| part.parse().expect("a number")).collect();
+        self.after(name).map_or(default.to_vec(), parse)
+    }
+}
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let after =
-        |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
-    let numbers = |name: &str, default: &[f64]| -> Vec<f64> {
-        let parse = |text: &String| text.split(',').map(|part| part.parse().expect("a number")).collect();
-        after(name).map_or(default.to_vec(), parse)
-    };
-    let quick = has("--quick");
-    let policies: Vec<PolicySpec> = match after("--policies") {
+    let arguments = Arguments(std::env::args().collect());
+    let quick = arguments.has("--quick");
+    let against: Option<StudyReport> = arguments.after("--against").map(|file| {
+        let text = std::fs::read_to_string(file).expect("the report can be read");
+        serde_json::from_str(&text).expect("a report of this bench")
+    });
+    let policies: Vec<PolicySpec> = match arguments.after("--policies") {
         Some(list) => list.split(',').map(|policy| policy.parse().expect("a policy")).collect(),
         None => PolicyKind::ALL.map(PolicySpec::from).to_vec(),
     };
-    let all = ["conversation", "synthetic"];
-    let traces = all.iter().filter(|trace| after("--trace").is_none_or(|only| only == *trace));
-    let instances = numbers("--instances", if quick { &[4.0] } else { &[4.0, 8.0, 16.0] });
-    let seeds = numbers("--seeds", if quick { &[1.0] } else { &[1.0, 2.0, 3.0] });
+    let only = |name: &str| arguments.after("--trace").is_none_or(|only| name.starts_with(only.as_str()));
+    let traces = TRACES.iter().filter(|(name, ..)| only(name) && !(quick && name.starts_with("qwen")));
+    let instances = arguments.numbers("--instances", if quick { &[4.0] } else { &[4.0, 8.0, 16.0] });
+    let seeds = arguments.numbers("--seeds", if quick { &[1.0] } else { &[1.0, 2.0, 3.0] });
+    let kv_tokens = arguments.numbers("--kv-tokens", &[1_024_000.0])[0];
     let study = Study {
-        workloads: traces.map(|name| workload(name, quick.then_some(1500))).collect(),
+        workloads: traces.map(|trace| workload(trace, quick.then_some(1500))).collect(),
         instances: instances.iter().map(|count| *count as u16).collect(),
-        blocks: Some(numbers("--blocks", &[2000.0])[0] as u32),
+        blocks: None,
         preset: Preset::default(),
         fitted: None,
         eviction: Eviction::default(),
-        loads: match after("--scales") {
-            Some(_) => Loads::TimeScales(numbers("--scales", &[])),
-            None => Loads::OfCapacity(numbers("--loads", &[0.5, 0.7, 0.9])),
-        },
+        loads: Loads::OfCapacity(arguments.numbers("--loads", &[0.5, 0.7, 0.9])),
         policies,
         seeds: seeds.iter().map(|seed| *seed as u64).collect(),
         conditions: Conditions::default(),
         slo: Slo::default(),
     };
-    let report = study.run(&|_, _| {}).expect("the study is sound");
-    print(&report);
-    if has("--stale") {
-        print_stale(&study, &report);
+    let scenarios = match &against {
+        Some(report) => merged(report, again(&study, &report.scenarios, kv_tokens)),
+        None => study.workloads.iter().flat_map(|workload| of(&study, workload, kv_tokens)).collect(),
+    };
+    print(&scenarios);
+    if let Some(file) = arguments.after("--save") {
+        let report = StudyReport { scenarios: scenarios.clone(), standings: Vec::new() };
+        std::fs::write(file, serde_json::to_string(&report).expect("a report is JSON")).expect("the report is written");
+    }
+    if arguments.has("--stale") {
+        let conditions = Conditions {
+            load_delay: Duration::from_secs_f64(arguments.numbers("--load-delay", &[1.0])[0]),
+            events_lost: arguments.numbers("--events-lost", &[0.01])[0],
+            ..Conditions::default()
+        };
+        let ours = study.policies.iter().copied().filter(|policy| policy.kind == PolicyKind::PrefixCost);
+        let stale = Study { conditions, policies: ours.collect(), ..study.clone() };
+        println!(
+            "\nours with load {:?} late and {} of events lost, peers fully informed",
+            conditions.load_delay, conditions.events_lost
+        );
+        let report = StudyReport { scenarios: without_ours(&scenarios), standings: Vec::new() };
+        print(&merged(&report, again(&stale, &scenarios, kv_tokens)));
     }
 }
 
-fn workload(name: &str, limit: Option<u64>) -> Workload {
+/// Names; of those that are made up, how many seconds of them.
+const TRACES: [(&str, Option<(SyntheticPreset, f64)>); 6] = [
+    ("conversation", None),
+    ("synthetic", None),
+    ("qwen-a", Some((SyntheticPreset::QwenA, 1010.0))),
+    ("qwen-b", Some((SyntheticPreset::QwenB, 255.0))),
+    ("qwen-coder", Some((SyntheticPreset::QwenCoder, 1010.0))),
+    ("qwen-thinking", Some((SyntheticPreset::QwenThinking, 4000.0))),
+];
+
+fn workload((name, preset): &(&str, Option<(SyntheticPreset, f64)>), limit: Option<u64>) -> Workload {
+    if let Some((preset, seconds)) = preset {
+        let synthetic = Synthetic::generate(*preset, 1, *seconds);
+        return Workload::synthetic(name, &synthetic, Some(6000)).expect("the preset has requests");
+    }
     let file = format!("tests/data/mooncake/{name}_trace.jsonl.gz");
     let trace = Trace::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the trace is in the repository");
     Workload::load(&trace, limit, true).expect("the trace is sound")
 }
 
-fn print(report: &StudyReport) {
-    for scenario in &report.scenarios {
-        let load = scenario.load.unwrap_or(1.0);
-        let pace = 1.0 / scenario.time_scale;
-        let (trace, instances) = (&scenario.trace, scenario.instances);
-        println!(
-            "{trace} · {instances} instances · load {load} ({pace:.3} × recorded) · pooled {:.4}",
-            scenario.pooled_token_hit_ratio
-        );
+/// The study of one workload, in caches of so many tokens.
+fn of(study: &Study, workload: &Workload, kv_tokens: f64) -> Vec<Scenario> {
+    let blocks = Some((kv_tokens / f64::from(workload.block_size().tokens())) as u32);
+    let study = Study { workloads: vec![workload.clone()], blocks, ..study.clone() };
+    let report = study.run(&|_, _| {}).expect("the study is sound");
+    report.scenarios
+}
+
+/// The same scenarios at the same pace.
+fn again(study: &Study, scenarios: &[Scenario], kv_tokens: f64) -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for workload in &study.workloads {
+        for &instances in &study.instances {
+            let here = |scenario: &&Scenario| scenario.trace == workload.trace.file && scenario.instances == instances;
+            let scales = scenarios.iter().filter(here).map(|scenario| scenario.time_scale).collect();
+            let here = Study { instances: vec![instances], loads: Loads::TimeScales(scales), ..study.clone() };
+            all.extend(of(&here, workload, kv_tokens));
+        }
+    }
+    all
+}
+
+fn without_ours(scenarios: &[Scenario]) -> Vec<Scenario> {
+    let mut scenarios = scenarios.to_vec();
+    scenarios.iter_mut().for_each(|scenario| scenario.cells.retain(|cell| !is_ours(cell)));
+    scenarios
+}
+
+/// New figures beside those of a report, in place of any of the same policy.
+fn merged(report: &StudyReport, new: Vec<Scenario>) -> Vec<Scenario> {
+    let place = |scenario: &Scenario| {
+        let same = |old: &&Scenario| {
+            (&old.trace, old.instances, old.time_scale) == (&scenario.trace, scenario.instances, scenario.time_scale)
+        };
+        report.scenarios.iter().find(same).cloned().expect("the report has the scenario")
+    };
+    let merge = |scenario: Scenario| {
+        let mut old = place(&scenario);
+        old.cells.retain(|cell| scenario.cells.iter().all(|new| new.policy != cell.policy));
+        old.cells.extend(scenario.cells);
+        old
+    };
+    new.into_iter().map(merge).collect()
+}
+
+fn is_ours(cell: &Cell) -> bool {
+    cell.policy.starts_with(PolicyKind::PrefixCost.name())
+}
+
+/// The best peer: its name, and its figure.
+fn best<'a>(scenario: &'a Scenario, of: impl Fn(&Cell) -> f64) -> (&'a str, f64) {
+    let peers = scenario.cells.iter().filter(|cell| !is_ours(cell) && !cell.policy.contains("hold="));
+    let figures = peers.map(|cell| (cell.policy.as_str(), of(cell)));
+    figures.min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a peer")
+}
+
+fn print(scenarios: &[Scenario]) {
+    for scenario in scenarios {
+        let (load, pace) = (scenario.load.unwrap_or(1.0), 1.0 / scenario.time_scale);
+        let (trace, instances, pooled) = (&scenario.trace, scenario.instances, scenario.pooled_token_hit_ratio);
+        println!("{trace} · {instances} instances · load {load} ({pace:.3} × recorded) · pooled {pooled:.4}");
+        let [(mean_by, mean), (p90_by, p90)] =
+            [best(scenario, |cell| cell.ttft_mean.mean), best(scenario, |cell| cell.ttft_p90.mean)];
+        println!("    best peers: mean {mean:.3} {mean_by}, p90 {p90:.3} {p90_by}");
         let mut cells: Vec<_> = scenario.cells.iter().collect();
         cells.sort_by(|a, b| a.ttft_mean.mean.total_cmp(&b.ttft_mean.mean));
-        for cell in cells.iter().take(6) {
+        for (place, cell) in cells.iter().enumerate().filter(|(place, cell)| *place < 5 || is_ours(cell)) {
             println!(
-                "    {:<40} mean {:.3} ± {:.3}  p90 {:.3} ± {:.3}  p99 {:.2}  e2e {:.2}  hit {:.4}  max/mean {:.2}",
+                "  {:>2} {:<40} mean {:.3} ± {:.3} ({:.3})  p90 {:.3} ± {:.3} ({:.3})  p99 {:.2}  e2e {:.2}  hit {:.4}  max/mean {:.2}",
+                place + 1,
                 cell.policy,
                 cell.ttft_mean.mean,
                 cell.ttft_mean.deviation,
+                cell.ttft_mean.mean / mean,
                 cell.ttft_p90.mean,
                 cell.ttft_p90.deviation,
+                cell.ttft_p90.mean / p90,
                 cell.ttft_p99.mean,
                 cell.end_to_end_mean.mean,
                 cell.token_hit_ratio.mean,
@@ -88,59 +194,50 @@ fn print(report: &StudyReport) {
             );
         }
     }
-    println!(
-        "\n{:<44} {:>6} {:>7}  {:>6} {:>7}  {:>6} {:>7}  {:>6}",
-        "over the best peer", "mean", "worst", "p90", "worst", "e2e", "worst", "pooled"
-    );
-    let mut standings: Vec<_> = report.standings.iter().collect();
-    standings.sort_by(|a, b| a.ttft_mean.geometric_mean.total_cmp(&b.ttft_mean.geometric_mean));
-    for standing in standings {
-        let [mean, p90, e2e] = [standing.ttft_mean, standing.ttft_p90, standing.end_to_end_mean];
-        println!(
-            "{:<44} {:>6.3} {:>7.3}  {:>6.3} {:>7.3}  {:>6.3} {:>7.3}  {:>6.3}",
-            standing.policy,
-            mean.geometric_mean,
-            mean.worst,
-            p90.geometric_mean,
-            p90.worst,
-            e2e.geometric_mean,
-            e2e.worst,
-            standing.pooled_share_min.unwrap_or(1.0)
-        );
+    let qwen = |scenario: &&Scenario| scenario.trace.starts_with("qwen");
+    let groups: [(&str, Vec<&Scenario>); 3] = [
+        ("over the best peer", scenarios.iter().collect()),
+        ("Mooncake only", scenarios.iter().filter(|scenario| !qwen(scenario)).collect()),
+        ("Qwen only", scenarios.iter().filter(qwen).collect()),
+    ];
+    for (name, group) in groups {
+        print_standings(name, &group);
     }
 }
 
-/// Ours, badly informed, against every peer with perfect information.
-fn print_stale(study: &Study, informed: &StudyReport) {
-    let conditions = Conditions { load_delay: Duration::from_secs(1), events_lost: 0.01, ..Conditions::default() };
-    let ours = PolicySpec::from(PolicyKind::PrefixCost);
-    let scales: Vec<f64> = informed.scenarios.iter().map(|scenario| scenario.time_scale).collect();
-    let (mut product, mut worst, mut scenarios) = (0.0, 0.0_f64, informed.scenarios.iter());
-    let per_place = scales.len() / (study.workloads.len() * study.instances.len());
-    for workload in &study.workloads {
-        for &instances in &study.instances {
-            for _ in 0..per_place {
-                let scenario = scenarios.next().expect("as many scenarios as there were");
-                let stale = Study {
-                    workloads: vec![workload.clone()],
-                    instances: vec![instances],
-                    loads: Loads::TimeScales(vec![scenario.time_scale]),
-                    policies: vec![ours],
-                    conditions,
-                    ..study.clone()
-                };
-                let stale = stale.run(&|_, _| {}).expect("the study is sound");
-                let peers =
-                    scenario.cells.iter().filter(|cell| !cell.policy.starts_with(PolicyKind::PrefixCost.name()));
-                let best = peers.map(|cell| cell.ttft_mean.mean).fold(f64::INFINITY, f64::min);
-                let ratio = stale.scenarios[0].cells[0].ttft_mean.mean / best;
-                product += ratio.ln();
-                worst = worst.max(ratio);
-            }
-        }
-    }
-    let mean = (product / scales.len() as f64).exp();
+fn print_standings(name: &str, scenarios: &[&Scenario]) {
+    let Some(first) = scenarios.first() else { return };
+    let name = format!("{name}, {} scenarios", scenarios.len());
     println!(
-        "\nours with load 1 s late and 1 % of events lost, over the best peer fully informed: mean {mean:.3}, worst {worst:.3}"
+        "\n{name:<44} {:>6} {:>7}  {:>6} {:>7}  {:>6} {:>7}  {:>6} {:>6}",
+        "mean", "worst", "p90", "worst", "e2e", "worst", "pooled", "least"
     );
+    let row = |position: usize| {
+        let versus = |of: fn(&Cell) -> f64| {
+            let ratio = |scenario: &&Scenario| of(&scenario.cells[position]) / best(scenario, of).1;
+            let product: f64 = scenarios.iter().map(|scenario| ratio(scenario).ln()).sum();
+            let worst = scenarios.iter().map(ratio).fold(0.0, f64::max);
+            ((product / scenarios.len() as f64).exp(), worst)
+        };
+        let share =
+            |scenario: &&&Scenario| scenario.cells[position].token_hit_ratio.mean / scenario.pooled_token_hit_ratio;
+        let shares: Vec<f64> =
+            scenarios.iter().filter(|of| of.pooled_token_hit_ratio > 0.0).map(|of| share(&of)).collect();
+        let mean_share = shares.iter().sum::<f64>() / shares.len() as f64;
+        let least_share = shares.into_iter().fold(f64::INFINITY, f64::min);
+        let figures = [
+            versus(|cell| cell.ttft_mean.mean),
+            versus(|cell| cell.ttft_p90.mean),
+            versus(|cell| cell.end_to_end_mean.mean),
+        ];
+        (figures, mean_share, least_share, &first.cells[position].policy)
+    };
+    let mut rows: Vec<_> = (0..first.cells.len()).map(row).collect();
+    rows.sort_by(|a, b| a.0[0].0.total_cmp(&b.0[0].0));
+    for ([mean, p90, e2e], pooled, least, policy) in rows {
+        println!(
+            "{policy:<44} {:>6.3} {:>7.3}  {:>6.3} {:>7.3}  {:>6.3} {:>7.3}  {pooled:>6.3} {least:>6.3}",
+            mean.0, mean.1, p90.0, p90.1, e2e.0, e2e.1
+        );
+    }
 }

@@ -21,7 +21,7 @@ mod router;
 mod tiers;
 mod time;
 
-pub use decision::{Decision, Explanation, RequestId, Unasked};
+pub use decision::{Decision, Explanation, Placement, RequestId, Unasked};
 pub use error::{LearnError, RouteError};
 pub use fact::{Availability, Content, Fact, InstanceId, Knowledge, Parent, Tier};
 pub use fleet::{InstanceState, Load, Reported};

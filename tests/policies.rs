@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload, advise};
-use warmpath::routing::block::{ContentHash, EngineHash, Namespace};
+use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
-    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router, SessionKey,
-    Tier, Time,
+    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Placement, Prompt, Reported, Request, Router,
+    SessionKey, Tier, Time,
 };
-use warmpath::sim::{Conditions, Eviction, Preset};
+use warmpath::sim::{Arrival, Category, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
 use warmpath::trace::Trace;
 
 const MODEL: &str = "m";
@@ -174,7 +174,14 @@ fn policies_with_parameters_read_back_as_they_were_written() {
             assert_eq!(text.parse::<PolicySpec>().unwrap().to_string(), text);
         }
     }
+    let held: PolicySpec = "lmetric:hold=0.25".parse().unwrap();
+    assert_eq!(
+        (held.to_string().as_str(), held.tuning.hold()),
+        ("lmetric:hold=0.25", Some(Duration::from_millis(250)))
+    );
+    assert_eq!(PolicySpec::default().tuning.hold(), None);
     let error = |text: &str| text.parse::<PolicySpec>().unwrap_err().to_string();
+    assert_eq!(error("random:hold=-1"), "parameter hold of policy random must be a number of at least 0, not \"-1\"");
     assert!(error("nope").starts_with("unknown policy \"nope\"; there are random, "));
     assert_eq!(error("dynamo:fast"), "\"fast\" after policy dynamo is not name=value");
     assert_eq!(
@@ -346,4 +353,53 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     };
     let spec: PolicySpec = "dynamo:overlap_weight=20".parse().unwrap();
     assert_eq!(experiment.run(&[spec], &|_| {}).unwrap().outcomes[0].policy, "dynamo:overlap_weight=20");
+}
+
+#[test]
+fn a_request_for_soon_is_placed_only_where_its_turn_comes_soon() {
+    let router = router("prefix_cost", 1);
+    let prompt = |tokens| Prompt::Blocks { contents: &[], tokens };
+    let request = |tokens| Request { namespace: Namespace::of_model(MODEL), prompt: prompt(tokens), session: None };
+    let soon = |tokens, now| {
+        router.route_soon(&request(tokens), &|_| true, Duration::from_millis(100), Time::from_secs_f64(now)).unwrap()
+    };
+    let Placement::Now(first) = soon(16_000, 0.0) else { panic!("an idle instance is given what comes") };
+    let Placement::Later { prefill, room_in } = soon(1_600, 0.1) else { panic!("a second of prefill is before it") };
+    assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
+    assert!(room_in > Duration::from_millis(900) && room_in < Duration::from_millis(1300), "{room_in:?}");
+    assert_eq!(router.in_flight(), 1, "what is held is not booked");
+    router.learn(Fact::FirstToken { request: first.request }, Time::from_secs_f64(1.0)).unwrap();
+    assert!(matches!(soon(1_600, 1.0), Placement::Now(_)));
+    assert_eq!(router.in_flight(), 2);
+}
+
+/// Of two that come while a long prefill runs, the shorter is placed first; all are served, with what they waited counted.
+#[test]
+fn a_router_that_holds_places_the_shorter_prefill_first() {
+    let served = |policy: &str| {
+        let PolicySpec { kind, tuning } = policy.parse().unwrap();
+        let model = Preset::default().step_model();
+        let block_size = BlockSize::DEFAULT;
+        let instance = InstanceConfig { block_size, blocks: 20_000, sequences_max: 64, eviction: Eviction::Lru, model };
+        let router = Config { policy: kind, tuning, prefill: model.prefill, ..Config::default() };
+        let mut cluster =
+            Cluster::new(ClusterConfig { instances: 1, instance, router, conditions: Conditions::default() });
+        for (at, prompt_tokens) in [(0.0, 32_000), (0.1, 64_000), (0.2, 500)] {
+            let (at, category) = (Time::from_secs_f64(at), Category::default());
+            let arrival =
+                Arrival { at, prompt_tokens, output_tokens: 2, contents: Vec::new(), session: None, category };
+            cluster.arrive(arrival).unwrap();
+        }
+        cluster.drain();
+        let mut served = cluster.take_served();
+        served.sort_by_key(|request| request.first_token);
+        let lengths: Vec<u32> = served.iter().map(|request| request.decision.prompt_tokens).collect();
+        let waits: Vec<Duration> = served.iter().map(|request| request.first_token.since(request.arrived)).collect();
+        (lengths, waits)
+    };
+    let (at_once, _) = served("prefix_cost");
+    assert_eq!(at_once, [32_000, 64_000, 500]);
+    let (held, waits) = served("prefix_cost:hold=0.1");
+    assert_eq!(held, [32_000, 500, 64_000]);
+    assert!(waits[1] > Duration::from_secs(1), "the wait at the router counts: {waits:?}");
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use warmpath::routing::Time;
 use warmpath::routing::block::{BlockHash, BlockSize};
-use warmpath::sim::{CacheEvent, Eviction, Instance, InstanceConfig, Preset, Progress, TooLarge, Work};
+use warmpath::sim::{CacheEvent, Eviction, Instance, InstanceConfig, InstanceStats, Preset, Progress, TooLarge, Work};
 
 fn instance(block_tokens: u32, blocks: u32) -> Instance {
     evicting(block_tokens, blocks, Eviction::Lru)
@@ -140,5 +140,72 @@ proptest! {
             CacheEvent::Removed(_) => 0,
         }).sum();
         prop_assert!(removed <= stored && stored - removed <= blocks, "what is cached fits");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// (Prompt tokens, output tokens, nanoseconds after the one before it) of each request: steps taken at once, interrupted by
+    /// whoever comes, tell the same at the same times as step by step.
+    #[test]
+    fn coasting_tells_nothing_else_and_nothing_later_than_step_by_step(
+        requests in prop::collection::vec((1..400_u32, 1..300_u32, 0..2_000_000_000_u64), 1..12),
+        blocks in 48..200_u32,
+    ) {
+        let mut at = 0;
+        let arrivals: Vec<(Time, Work)> = (0..).zip(&requests).map(|(id, &(prompt, output, gap))| {
+            at += gap;
+            (Time::from_nanos(at), work(id, prompt, output, (0..100).map(|block| 1000 * id + block)))
+        }).collect();
+        let (stepped, coasted) = (timeline(blocks, &arrivals, false), timeline(blocks, &arrivals, true));
+        prop_assert_eq!(&stepped.told, &coasted.told);
+        prop_assert_eq!(stepped.stats, coasted.stats);
+        prop_assert!(coasted.ends <= stepped.ends);
+    }
+}
+
+#[test]
+fn a_long_decode_is_one_step_a_block_to_who_coasts() {
+    let arrivals = [(Time::ZERO, work(0, 10, 1000, []))];
+    let ends = |coasts| timeline(100, &arrivals, coasts).ends;
+    assert_eq!(ends(false), 1000);
+    assert!(ends(true) < 250, "{} ends of steps", ends(true));
+}
+
+struct Timeline {
+    /// First and last tokens and cache events, each at its time.
+    told: Vec<(Time, Vec<Progress>, Vec<CacheEvent>)>,
+    stats: InstanceStats,
+    ends: u32,
+}
+
+/// Gives an engine what comes and ends its steps, each or only those that tell something.
+fn timeline(blocks: u32, arrivals: &[(Time, Work)], coasts: bool) -> Timeline {
+    let mut engine = instance(16, blocks);
+    let (mut told, mut ends, mut end) = (Vec::new(), 0, None);
+    let mut arrivals = arrivals.iter().peekable();
+    loop {
+        match (end, arrivals.peek()) {
+            (Some(now), next) if next.is_none_or(|(at, _)| now <= *at) => {
+                let (mut progress, mut events) = (Vec::new(), Vec::new());
+                engine.end_step(&mut progress, &mut events);
+                ends += 1;
+                progress.retain(|token| token.generated == 1 || token.finished);
+                if !(progress.is_empty() && events.is_empty()) {
+                    told.push((now, progress, events));
+                }
+                end = engine.begin_step(now).map(|end| if coasts { engine.coast(end) } else { end });
+            }
+            (_, Some((at, work))) => {
+                engine.submit(work.clone()).unwrap();
+                end = match end {
+                    Some(end) => Some(engine.interrupt(*at).unwrap_or(end)),
+                    None => engine.begin_step(*at).map(|end| if coasts { engine.coast(end) } else { end }),
+                };
+                arrivals.next();
+            }
+            (_, None) => return Timeline { told, stats: engine.stats(), ends },
+        }
     }
 }

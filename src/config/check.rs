@@ -9,7 +9,7 @@ use super::{
 };
 use crate::routing::admission::Saturation;
 use crate::routing::block::BlockSize;
-use crate::routing::policy::PolicySpec;
+use crate::routing::policy::{PolicySpec, PolicySpecError};
 use crate::routing::{self, InstanceId, TierWeights};
 use crate::trace::RecorderConfig;
 use std::collections::HashMap;
@@ -208,7 +208,7 @@ impl Check {
         let block_size = self.leaf("routing.block_size", raw.block_size, BLOCK_SIZE);
         let seed = self.leaf("routing.seed", raw.seed, "write a whole number, not negative");
         let policy =
-            self.parsed("routing.policy", policy, |name: String| name.parse::<PolicySpec>(), "pick one of them");
+            self.parsed("routing.policy", policy, |name: String| policy_that_serves(&name), "pick one of them");
         routing::Config {
             policy: policy.kind,
             tuning: policy.tuning,
@@ -505,6 +505,15 @@ fn host_and_port(text: &str, scheme: &str) -> Option<(String, u16)> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:%*".contains(c);
     (!host.is_empty() && host.chars().all(plain)).then(|| (host.to_owned(), port))
+}
+
+/// A policy by its name and numbers. To hold requests a router needs somewhere for them to wait, which only the simulated one has.
+fn policy_that_serves(name: &str) -> Result<PolicySpec, String> {
+    let policy: PolicySpec = name.parse().map_err(|error: PolicySpecError| error.to_string())?;
+    match policy.tuning.hold() {
+        Some(_) => Err(format!("policy {name:?} holds requests, which is simulated only")),
+        None => Ok(policy),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::experiment::Experiment;
 use super::outcome::Outcome;
-use crate::trace::{InfiniteCache, Provenance, Tally, Trace};
+use crate::trace::{InfiniteCache, Provenance, Synthetic, Tally, Trace};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use std::time::Duration;
@@ -83,6 +83,20 @@ impl TraceSummary {
             seconds: last.as_secs_f64(),
             prefix: trace.provenance().clone(),
             tally,
+        }
+    }
+}
+
+impl TraceSummary {
+    pub(super) fn of_synthetic(name: &str, synthetic: &Synthetic, requests: u64, last: Duration) -> Self {
+        TraceSummary {
+            file: name.to_owned(),
+            format: "synthetic",
+            block_tokens: synthetic.block_size.tokens(),
+            requests,
+            seconds: last.as_secs_f64(),
+            prefix: synthetic.provenance.clone(),
+            tally: Tally::default(),
         }
     }
 }

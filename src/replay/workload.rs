@@ -1,13 +1,15 @@
 //! A trace in memory, ready to be replayed many times: spread in time, its sessions found, its bounds known.
 
+mod reading;
+
 use super::experiment::ReplayError;
 use super::report::{Ideal, TraceSummary};
 use crate::routing::block::{BlockHash, BlockSize, ContentHash};
 use crate::routing::policy::Dice;
 use crate::routing::{SessionKey, Time};
 use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache};
-use crate::trace::{InfiniteCache, Kind, Record, Trace};
-use std::collections::HashMap;
+use crate::trace::{Synthetic, Trace};
+use reading::Reading;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,44 +48,30 @@ impl Workload {
     /// Reads the first `limit` requests of a trace. With `spread_ties`, requests of one timestamp will arrive spread out up
     /// to the next one.
     pub fn load(trace: &Trace, limit: Option<u64>, spread_ties: bool) -> Result<Workload, ReplayError> {
-        let block_size = trace.block_size();
         let mut records = trace.records()?;
-        let mut cache = InfiniteCache::new(block_size);
-        let mut numbers = Numbers::default();
-        let (mut sessions, mut categories) = (SessionFinder::default(), Categories::default());
-        let (mut items, mut contents, mut ids) = (Vec::<Item>::new(), Vec::new(), Vec::new());
-        while limit.is_none_or(|limit| (items.len() as u64) < limit)
+        let mut reading = Reading::new(trace.block_size());
+        while limit.is_none_or(|limit| (reading.items.len() as u64) < limit)
             && let Some(record) = records.next()
         {
-            let record: Record = record?;
-            cache.visit(&record);
-            let blocks = record.full_blocks(block_size);
-            let first = contents.len();
-            contents.extend_from_slice(blocks);
-            numbers.extend(blocks, &mut ids);
-            let (blocks, (place, before)) = (blocks.len() as u32, sessions.find(&record, &ids[first..], items.len()));
-            let item = Item {
-                at: record.at,
-                prompt_tokens: record.prompt_tokens,
-                output_tokens: record.output_tokens,
-                first,
-                blocks,
-                output_first: 0,
-                output_blocks: 0,
-                session: place.session,
-                category: categories.of(record.kind, record.turn.unwrap_or(place.turn)),
-            };
-            if let Some(before) = before {
-                items[before].learn_output(&item, &ids, block_size);
-            }
-            items.push(item);
+            reading.add(record?);
         }
-        let Some(last) = items.last() else {
+        let Some(last) = reading.items.last() else {
             return Err(ReplayError::NoRequests { trace: trace.path().display().to_string() });
         };
-        let trace = TraceSummary::new(trace, items.len() as u64, last.at, records.tally());
-        let ideal = Ideal::new(&cache);
-        Ok(Workload { block_size, items, contents, ids, spread_ties, trace, ideal }.with_reachable())
+        let trace = TraceSummary::new(trace, reading.items.len() as u64, last.at, records.tally());
+        Ok(reading.done(trace, spread_ties))
+    }
+
+    /// The first `limit` requests of a synthetic trace; `name` is what reports call it.
+    pub fn synthetic(name: &str, synthetic: &Synthetic, limit: Option<u64>) -> Result<Workload, ReplayError> {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut reading = Reading::new(synthetic.block_size);
+        synthetic.records.iter().take(limit).cloned().for_each(|record| reading.add(record));
+        let Some(last) = reading.items.last() else {
+            return Err(ReplayError::NoRequests { trace: name.to_owned() });
+        };
+        let trace = TraceSummary::of_synthetic(name, synthetic, reading.items.len() as u64, last.at);
+        Ok(reading.done(trace, true))
     }
 
     /// The same with outputs that no later prompt repeats: what a trace sent to a live endpoint meets, whose answers are its
@@ -218,93 +206,5 @@ impl Item {
         if tells && last(self) == last(next) {
             (self.output_first, self.output_blocks) = (next.first + full as usize, kept - full);
         }
-    }
-}
-
-/// Numbers for blocks, each with everything before it.
-#[derive(Default)]
-struct Numbers {
-    known: HashMap<(u32, ContentHash), u32>,
-    next: u32,
-}
-
-impl Numbers {
-    fn extend(&mut self, blocks: &[ContentHash], ids: &mut Vec<u32>) {
-        let mut parent = u32::MAX;
-        for &content in blocks {
-            let next = &mut self.next;
-            parent = *self.known.entry((parent, content)).or_insert_with(|| {
-                *next += 1;
-                *next - 1
-            });
-            ids.push(parent);
-        }
-    }
-}
-
-/// Finds each request's session: as its format says, by parent or by name; where it says nothing, a prompt that goes on
-/// after the whole of an earlier prompt, to its last full block and at least two of them, continues that one's session.
-#[derive(Default)]
-struct SessionFinder {
-    /// By the number of a prompt's last full block.
-    ends: HashMap<u32, Place>,
-    chats: HashMap<u64, Place>,
-    named: HashMap<u64, Place>,
-    next: u64,
-}
-
-/// A request's session, and which turn of it it is, from 1.
-#[derive(Clone, Copy)]
-struct Place {
-    session: SessionKey,
-    turn: u32,
-    /// The number of the request.
-    item: usize,
-}
-
-impl SessionFinder {
-    /// The place of the request with this number, and the number of the one that it goes on after.
-    fn find(&mut self, record: &Record, ids: &[u32], item: usize) -> (Place, Option<usize>) {
-        let says = record.chat.is_some() || record.parent.is_some() || record.session.is_some();
-        let before = if says {
-            let parent = record.parent.and_then(|parent| self.chats.get(&parent));
-            parent.or_else(|| record.session.and_then(|session| self.named.get(&session)))
-        } else {
-            ids.iter().skip(1).rev().find_map(|id| self.ends.get(id))
-        };
-        let before = before.copied();
-        let place = match before {
-            Some(before) => Place { turn: before.turn.saturating_add(1), item, ..before },
-            None => {
-                self.next += 1;
-                Place { session: SessionKey(self.next), turn: 1, item }
-            }
-        };
-        if let Some(chat) = record.chat {
-            self.chats.insert(chat, place);
-        }
-        if let Some(session) = record.session {
-            self.named.insert(session, place);
-        }
-        if let [_, .., last] = ids {
-            self.ends.insert(*last, place);
-        }
-        (place, before.map(|before| before.item))
-    }
-}
-
-/// Numbers for kinds and turns of requests.
-#[derive(Default)]
-struct Categories {
-    known: HashMap<(Option<Kind>, u32), Category>,
-}
-
-impl Categories {
-    /// Later turns are alike: the chance of another hardly changes after this one.
-    const TURN_MAX: u32 = 8;
-
-    fn of(&mut self, kind: Option<Kind>, turn: u32) -> Category {
-        let next = Category(self.known.len() as u32);
-        *self.known.entry((kind, turn.min(Self::TURN_MAX))).or_insert(next)
     }
 }

@@ -27,6 +27,20 @@ pub struct Decision {
     pub expected_ttft: Duration,
 }
 
+/// What came of a request that is only to be placed where it is soon its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It was placed.
+    Now(Decision),
+    /// Whoever would get it has enough to do. Nothing is booked or remembered.
+    Later {
+        /// Estimated time to prefill it where most of it is cached.
+        prefill: Duration,
+        /// Estimated time until it could be placed.
+        room_in: Duration,
+    },
+}
+
 /// Why a request would go where it would go now.
 #[derive(Clone, Debug)]
 pub struct Explanation {

@@ -6,6 +6,7 @@
 //! subtracted again and an idle instance reads exactly zero.
 
 mod footprint;
+mod lateness;
 mod load;
 mod pace;
 mod rate;
@@ -23,7 +24,8 @@ use super::prefill::PrefillModel;
 use super::request::SessionKey;
 use super::time::Time;
 use footprint::InFlight;
-use load::{Book, Prefill};
+use lateness::Lateness;
+use load::{Book, Prefill, Prefilled};
 use pace::Pace;
 use sessions::Sessions;
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ pub(super) struct Fleet {
     output_tokens: Mean,
     /// Of all instances together: what a new one is believed to be.
     pace: Pace,
+    lateness: Lateness,
     prefixes: InFlight,
     sessions: Sessions,
 }
@@ -227,6 +230,11 @@ impl Fleet {
         self.pace.ratio(1.0)
     }
 
+    /// How late first tokens are told.
+    fn late(&self) -> Duration {
+        Duration::from_secs_f64(self.lateness.seconds(self.pace()).min(LATE_SECONDS_MAX))
+    }
+
     /// Fills `candidates` with the instances that may take the prompt, ascending by id. `reach` is room to work in.
     pub fn candidates(
         &self,
@@ -238,7 +246,7 @@ impl Fleet {
         candidates.clear();
         self.prefixes.reach(asked.footprint, reach);
         let cold = asked.prefill.prefill(asked.prompt_tokens, 0);
-        let fleet_pace = self.pace();
+        let (fleet_pace, late) = (self.pace(), self.late());
         let mut instances = 0;
         for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == asked.model) {
             instances += 1;
@@ -252,7 +260,7 @@ impl Fleet {
                     knowledge: member.knowledge,
                     prefill: asked.prefill.prefill(asked.prompt_tokens, overlap_tokens).mul_f64(pace),
                     cold_prefill: cold.mul_f64(pace),
-                    load: member.book.load(now, pace),
+                    load: member.book.load(now, pace, late),
                 });
             }
         }
@@ -278,7 +286,7 @@ impl Fleet {
         let estimate = prefill.prefill(prompt_tokens, overlap_tokens);
         let tokens = prompt_tokens - overlap_tokens;
         let pace = member.book.pace(fleet_pace);
-        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate }, pace);
+        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate, booked_at: now }, pace);
         let reservation = Reservation {
             instance,
             prompt_tokens,
@@ -294,13 +302,17 @@ impl Fleet {
 
     /// `false` when the request is not in flight, or has had its first token.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> bool {
+        let late = self.late();
         let Some(reservation) = self.reservations.get_mut(&request).filter(|reservation| !reservation.decoding) else {
             return false;
         };
         reservation.decoding = true;
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        let (taken, estimated) = member.book.prefilled(now, request);
+        let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
         self.pace.observe(taken, estimated);
+        if let Some(all) = alone {
+            self.lateness.observe(all, estimated);
+        }
         member.book.decode(reservation.prompt_tokens);
         true
     }
@@ -316,6 +328,7 @@ impl Fleet {
 
     /// `false` when the request is not in flight.
     pub fn release(&mut self, now: Time, request: RequestId) -> bool {
+        let late = self.late();
         let Some(reservation) = self.reservations.remove(&request) else {
             return false;
         };
@@ -326,7 +339,7 @@ impl Fleet {
         if reservation.decoding {
             member.book.decoded(reservation.prompt_tokens);
         } else {
-            member.book.withdraw(now, request);
+            member.book.withdraw(now, late, request);
         }
         true
     }
@@ -345,17 +358,20 @@ impl Fleet {
     }
 
     pub fn states(&self, now: Time) -> Vec<InstanceState> {
-        let fleet_pace = self.pace();
+        let (fleet_pace, late) = (self.pace(), self.late());
         let state = |(&instance, member): (&InstanceId, &Member)| InstanceState {
             instance,
             model: Arc::clone(&member.model),
             availability: member.availability,
             knowledge: member.knowledge,
-            load: member.book.load(now, member.book.pace(fleet_pace)),
+            load: member.book.load(now, member.book.pace(fleet_pace), late),
         };
         self.members.iter().map(state).collect()
     }
 }
+
+/// News is not believed to be later than this.
+const LATE_SECONDS_MAX: f64 = 60.0;
 
 /// A mean that forgets slowly: each value moves it by a two-hundredth.
 #[derive(Debug)]

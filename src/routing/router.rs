@@ -6,7 +6,7 @@
 
 use super::admission::Saturation;
 use super::block::{BlockHash, BlockSize, Namespace};
-use super::decision::{Decision, Explanation, RequestId, Unasked};
+use super::decision::{Decision, Explanation, Placement, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate};
@@ -92,6 +92,15 @@ struct Scratch {
     reach: Vec<u32>,
 }
 
+/// Under what terms a request is placed now; by default, under any.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    /// Only where not all that may take it are saturated.
+    needs_room: bool,
+    /// Only where it waits for other prefills no longer than this.
+    wait_max: Option<Duration>,
+}
+
 /// What was looked up for a view.
 struct Looked<'a> {
     footprint: Footprint,
@@ -140,7 +149,7 @@ impl Router {
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
     ) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, false, now, scratch))
+        self.placed_now(request, may, Terms::default(), now)
     }
 
     /// As [`route_among`](Self::route_among), but only where one of these instances is not
@@ -151,12 +160,38 @@ impl Router {
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
     ) -> Result<Decision, RouteError> {
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, true, now, scratch))
+        self.placed_now(request, may, Terms { needs_room: true, ..Terms::default() }, now)
     }
 
     /// Whether an instance with this load has as much as it should be given.
     pub fn is_saturated(&self, load: &Load) -> bool {
         self.config.saturation.is_some_and(|saturation| saturation.is_reached(load))
+    }
+
+    /// As [`route_among`](Self::route_among), but only if prefills take at most `wait_max` until it would be its turn at the
+    /// instance that is chosen.
+    pub fn route_soon(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        wait_max: Duration,
+        now: Time,
+    ) -> Result<Placement, RouteError> {
+        let terms = Terms { wait_max: Some(wait_max), ..Terms::default() };
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, terms, now, scratch))
+    }
+
+    fn placed_now(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        terms: Terms,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        match SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, terms, now, scratch))? {
+            Placement::Now(decision) => Ok(decision),
+            Placement::Later { .. } => unreachable!("without a bound on its wait a request is placed"),
+        }
     }
 
     /// What [`route_among`](Self::route_among) would answer now, and what it would weigh. Nothing is booked or remembered.
@@ -302,16 +337,22 @@ impl Router {
         &self,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
-        needs_room: bool,
+        terms: Terms,
         now: Time,
         scratch: &mut Scratch,
-    ) -> Result<Decision, RouteError> {
+    ) -> Result<Placement, RouteError> {
         let placed = self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
-            if needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
+            if terms.needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
                 return Err(RouteError::Saturated { instances: view.candidates.len() });
             }
             let prompt_tokens = view.prompt_tokens;
             let chosen = view.candidates[self.policy.choose(view)];
+            let wait = chosen.load.prefill_wait;
+            if let Some(wait_max) = terms.wait_max.filter(|wait_max| wait > *wait_max) {
+                let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
+                let prefill = prefills.min().unwrap_or_default();
+                return Ok(Placement::Later { prefill, room_in: wait - wait_max });
+            }
             let booking = Booking {
                 instance: chosen.instance,
                 prompt_tokens,
@@ -331,14 +372,14 @@ impl Router {
                     self.fleet.lock().remember_use(booked, before);
                 }
             }
-            Ok(Decision {
+            Ok(Placement::Now(Decision {
                 request: booked,
                 instance: chosen.instance,
                 prompt_tokens,
                 overlap_tokens: chosen.overlap_tokens,
                 best_overlap_tokens: view.best_overlap_tokens(),
                 expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-            })
+            }))
         });
         placed?
     }

@@ -11,7 +11,7 @@
 
 use super::eviction::{Eviction, Foresight, Order, Use};
 use crate::routing::Time;
-use crate::routing::block::BlockHash;
+use crate::routing::block::{AsItIs, BlockHash};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct BlockPool {
     blocks: Vec<Block>,
     /// Blocks in the queue.
     queued: u32,
-    cached: HashMap<BlockHash, SmallVec<[Slot; 2]>>,
+    cached: HashMap<BlockHash, SmallVec<[Slot; 2]>, AsItIs>,
     /// Another order of the free blocks that hold something; the queue then has only those that hold nothing.
     order: Option<Box<dyn Order>>,
     /// Free blocks in `order`.
@@ -50,7 +50,7 @@ impl BlockPool {
     pub fn new(size: u32, eviction: Eviction) -> Self {
         let order = eviction.order(size);
         let blocks = vec![Block::default()];
-        BlockPool { size, blocks, queued: 0, cached: HashMap::new(), order, ordered: 0, now: Time::ZERO }
+        BlockPool { size, blocks, queued: 0, cached: HashMap::default(), order, ordered: 0, now: Time::ZERO }
     }
 
     /// Lets time pass: what is older goes by it.

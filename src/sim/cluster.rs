@@ -6,6 +6,7 @@
 //! tells, so that the next turn of a conversation hits them, or where it tells none under contents that nobody asks for.
 //! [`Conditions`] make that worse: late or lost events, late news of load, several routers that do not know of each other.
 
+mod holding;
 mod news;
 
 use super::agenda::Agenda;
@@ -17,8 +18,9 @@ use crate::routing::policy::Dice;
 use crate::routing::{
     self, Decision, Fact, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, SessionKey, Time,
 };
+use holding::Held;
 use news::News;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,17 +107,27 @@ pub enum Refused {
 /// Routers and their simulated instances.
 pub struct Cluster {
     routers: Vec<Router>,
+    /// By router: requests that it holds, most urgent first.
+    held: Vec<BTreeMap<(Time, u64), Held>>,
+    /// What a router places no request behind, if it holds any at all.
+    wait_max: Option<Duration>,
     instances: Vec<Instance>,
     conditions: Conditions,
     seed: u64,
     /// What is to come: ends of steps, and news that is late.
     agenda: Agenda<Due>,
+    /// By instance: when what it does now ends. An end of a step at another time was overtaken.
+    step_ends: Vec<Option<Time>>,
     flights: HashMap<u64, Flight>,
     arrivals: u64,
     events_told: u64,
     /// By instance: what it said of itself last.
     reported: Vec<Reported>,
     served: Vec<Served>,
+    /// By router: when it was told what may have made room, if nobody was tried since.
+    room: Vec<Option<Time>>,
+    /// By router: whether it is to look for room at some time anyway.
+    looks: Vec<bool>,
     /// Kept between steps for their room.
     progress: Vec<Progress>,
     events: Vec<CacheEvent>,
@@ -124,6 +136,8 @@ pub struct Cluster {
 enum Due {
     StepEnd(InstanceId),
     News(News),
+    /// By estimate there is room for what this router holds.
+    Room(usize),
 }
 
 struct Flight {
@@ -152,17 +166,23 @@ impl Cluster {
             }
             router
         };
+        let routers: Vec<Router> = (0..config.conditions.routers.max(1)).map(router).collect();
         Cluster {
-            routers: (0..config.conditions.routers.max(1)).map(router).collect(),
+            held: routers.iter().map(|_| BTreeMap::new()).collect(),
+            wait_max: config.router.tuning.hold(),
+            routers,
             instances: (0..config.instances).map(|_| Instance::new(config.instance)).collect(),
             conditions: config.conditions,
             seed: config.router.seed,
             agenda: Agenda::new(),
+            step_ends: vec![None; usize::from(config.instances)],
             flights: HashMap::new(),
             arrivals: 0,
             events_told: 0,
             reported: vec![Reported::default(); usize::from(config.instances)],
             served: Vec::new(),
+            room: vec![None; usize::from(config.conditions.routers.max(1))],
+            looks: vec![false; usize::from(config.conditions.routers.max(1))],
             progress: Vec::new(),
             events: Vec::new(),
         }
@@ -182,53 +202,72 @@ impl Cluster {
         }
     }
 
-    /// Lets time pass until the request comes, then routes it and gives it to the chosen instance.
-    pub fn arrive(&mut self, arrival: Arrival) -> Result<Decision, Refused> {
-        let Arrival { at, prompt_tokens, output_tokens, contents, session, category } = arrival;
-        self.advance(at);
+    /// Lets time pass until the request comes, then routes it and gives it to the chosen instance. `None` where the router
+    /// holds it for a while.
+    pub fn arrive(&mut self, arrival: Arrival) -> Result<Option<Decision>, Refused> {
+        self.advance(arrival.at);
         let id = self.arrivals;
         self.arrivals += 1;
         let router = Dice::new(self.seed, id).below(self.routers.len());
-        let prompt = Prompt::Blocks { contents: &contents, tokens: prompt_tokens };
-        let request = Request { namespace: Namespace::of_model(MODEL), prompt, session };
-        let decision = self.routers[router].route(&request, at)?;
-        let chosen = decision.instance;
+        if let Some(engine) = self.instances.first() {
+            engine.fits(arrival.prompt_tokens, arrival.output_tokens)?;
+        }
+        let now = arrival.at;
+        match self.wait_max {
+            Some(wait_max) => self.come(router, id, arrival, wait_max),
+            None => {
+                let decision = self.routers[router].route(&request(&arrival), now)?;
+                self.give(router, id, arrival, decision, now);
+                Ok(Some(decision))
+            }
+        }
+    }
 
-        let config = self.instances[chosen.index()].config();
+    /// Gives a request to the instance that was chosen for it.
+    fn give(&mut self, router: usize, id: u64, arrival: Arrival, decision: Decision, now: Time) {
+        let Arrival { at: arrived, prompt_tokens, output_tokens, contents, category, .. } = arrival;
+        let chosen = decision.instance;
+        let engine = &mut self.instances[chosen.index()];
+        let config = engine.config();
         let contents = with_output(contents, id, prompt_tokens, output_tokens, config.block_size);
         let chain = chain(&contents, config);
         let names = chain.iter().map(|hash| EngineHash(hash.0)).collect();
-        let work = Work { id, at, category, prompt_tokens, output_tokens, chain, skips_cache: false };
-        if let Err(too_large) = self.instances[chosen.index()].submit(work) {
-            let abandoned = self.routers[router].learn(Fact::Abandoned { request: decision.request }, at);
-            abandoned.expect("it was just placed");
-            return Err(too_large.into());
-        }
-        self.flights.insert(id, Flight { router, arrived: at, first_token: at, decision, contents, names });
-        self.report(chosen, at);
+        let work = Work { id, at: now, category, prompt_tokens, output_tokens, chain, skips_cache: false };
+        engine.submit(work).expect("all instances are alike, and it fits one");
+        self.flights.insert(id, Flight { router, arrived, first_token: now, decision, contents, names });
+        self.report(chosen, now);
         if !self.instances[chosen.index()].is_stepping() {
-            self.begin_step(chosen, at);
+            self.begin_step(chosen, now);
+        } else if let Some(end) = self.instances[chosen.index()].interrupt(now) {
+            self.end_at(chosen, end);
         }
-        Ok(decision)
     }
 
     /// Lets time pass until `until`.
     pub fn advance(&mut self, until: Time) {
         while self.agenda.next_at().is_some_and(|at| at <= until) {
             match self.agenda.take_next().expect("it was just looked at") {
+                (at, Due::StepEnd(instance)) if self.step_ends[instance.index()] != Some(at) => {}
                 (at, Due::StepEnd(instance)) => {
+                    self.step_ends[instance.index()] = None;
                     self.end_step(instance, at);
                     self.report(instance, at);
                     self.begin_step(instance, at);
                 }
                 (at, Due::News(news)) => self.tell(&news, at),
+                (at, Due::Room(router)) => {
+                    self.looks[router] = false;
+                    self.room[router] = Some(at);
+                }
             }
+            self.place_held();
         }
     }
 
     /// Lets time pass until all is done.
     pub fn drain(&mut self) {
         self.advance(Time::MAX);
+        assert!(self.held.iter().all(BTreeMap::is_empty), "a drained cluster holds nothing");
         for router in &self.routers {
             assert_eq!(router.in_flight(), 0, "a drained cluster has nothing in flight");
         }
@@ -245,7 +284,15 @@ impl Cluster {
     }
 
     fn begin_step(&mut self, instance: InstanceId, now: Time) {
-        if let Some(end) = self.instances[instance.index()].begin_step(now) {
+        let engine = &mut self.instances[instance.index()];
+        if let Some(end) = engine.begin_step(now) {
+            let end = engine.coast(end);
+            self.end_at(instance, end);
+        }
+    }
+
+    fn end_at(&mut self, instance: InstanceId, end: Time) {
+        if self.step_ends[instance.index()].replace(end) != Some(end) {
             self.agenda.add(end, Due::StepEnd(instance));
         }
     }
@@ -322,6 +369,11 @@ impl Cluster {
             self.agenda.add(now + delay, Due::News(news));
         }
     }
+}
+
+fn request(arrival: &Arrival) -> Request<'_> {
+    let prompt = Prompt::Blocks { contents: &arrival.contents, tokens: arrival.prompt_tokens };
+    Request { namespace: Namespace::of_model(MODEL), prompt, session: arrival.session }
 }
 
 /// With the blocks that decoding fills, and those of the prompt that the trace says nothing of: an engine caches them, and

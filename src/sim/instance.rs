@@ -5,7 +5,12 @@
 //! prefix is cached. Full blocks become hittable when they are scheduled, as in vLLM. Only full blocks are cached and
 //! the last token of a prompt is always computed.
 //!
+//! Step by step for those who follow every token, as the mock does, or with [`coast`](Instance::coast) past steps in which nothing
+//! is to be told.
+//!
 //! Absent: priorities, speculative decoding, prefill/decode disaggregation.
+
+mod coast;
 
 use super::cache::{BlockPool, Slot};
 use super::cost::{StepLoad, StepModel};
@@ -13,6 +18,7 @@ use super::eviction::{Eviction, Foresight, Use};
 use super::work::{CacheEvent, InstanceStats, Progress, TooLarge, Work};
 use crate::routing::Time;
 use crate::routing::block::BlockSize;
+use coast::Coast;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -38,6 +44,7 @@ pub struct Instance {
     waiting: VecDeque<Run>,
     running: Vec<Run>,
     stepping: bool,
+    coast: Option<Coast>,
     events: Vec<CacheEvent>,
     stats: InstanceStats,
 }
@@ -78,6 +85,7 @@ impl Instance {
             waiting: VecDeque::new(),
             running: Vec::new(),
             stepping: false,
+            coast: None,
             events: Vec::new(),
             stats: InstanceStats::default(),
         }
@@ -91,14 +99,17 @@ impl Instance {
     /// Queues a request.
     pub fn submit(&mut self, work: Work) -> Result<(), TooLarge> {
         assert!(work.prompt_tokens > 0 && work.output_tokens > 0, "a request has a prompt and an output");
-        // The last token is sampled but never computed.
-        let needed = self.config.block_size.touched_blocks(work.prompt_tokens.saturating_add(work.output_tokens - 1));
-        if needed > self.pool.size() {
-            return Err(TooLarge { needed, blocks: self.pool.size() });
-        }
+        self.fits(work.prompt_tokens, work.output_tokens)?;
         let run = Run { work, slots: Vec::new(), computed: 0, generated: 0, scheduled: 0, cached_tokens: None };
         self.waiting.push_back(run);
         Ok(())
+    }
+
+    /// Whether a request of such lengths could ever run here.
+    pub fn fits(&self, prompt_tokens: u32, output_tokens: u32) -> Result<(), TooLarge> {
+        // The last token is sampled but never computed.
+        let needed = self.config.block_size.touched_blocks(prompt_tokens.saturating_add(output_tokens - 1));
+        if needed > self.pool.size() { Err(TooLarge { needed, blocks: self.pool.size() }) } else { Ok(()) }
     }
 
     /// Drops a request, wherever it is; `false` when it is not here. What it stored in a step under way is still reported
@@ -170,6 +181,7 @@ impl Instance {
     pub fn end_step(&mut self, progress: &mut Vec<Progress>, events: &mut Vec<CacheEvent>) {
         assert!(std::mem::take(&mut self.stepping), "a step was begun");
         events.append(&mut self.events);
+        self.catch_up();
         let pool = &mut self.pool;
         self.running.retain_mut(|run| {
             run.computed += std::mem::take(&mut run.scheduled);

@@ -108,6 +108,13 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn a_policy_that_holds_requests_does_not_serve() {
+    let found = problems(&format!("[routing]\npolicy = \"prefix_cost:hold=0.1\"\n{INSTANCE}"));
+    let expected = "routing.policy: policy \"prefix_cost:hold=0.1\" holds requests, which is simulated only";
+    assert!(matches!(found.as_slice(), [problem] if problem.starts_with(expected)), "{found:?}");
+}
+
+#[test]
 fn a_fleet_has_instances_and_ports_of_its_own() {
     assert_eq!(problems("").len(), 1);
     let same = "[server]\nlisten = \"127.0.0.1:9090\"\n";

@@ -7,7 +7,7 @@
 //! A prompt is remembered by some of its blocks: the first 16, then every eighth part further, and the last. That is 60
 //! for a prompt of 1,000 blocks, and a match is at most an eighth too short. Both a prompt's length and the table are bounded.
 
-use crate::routing::block::{BlockHash, BlockSize};
+use crate::routing::block::{AsItIs, BlockHash, BlockSize};
 use crate::routing::fact::InstanceId;
 use crate::routing::index::Chain;
 use smallvec::SmallVec;
@@ -61,7 +61,7 @@ impl Footprint {
 /// Which instances have requests in flight for which prefixes.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    holders: HashMap<BlockHash, SmallVec<[(InstanceId, u32); 2]>>,
+    holders: HashMap<BlockHash, SmallVec<[(InstanceId, u32); 2]>, AsItIs>,
     pairs: usize,
 }
 

@@ -124,6 +124,17 @@ pub(super) struct Prefill {
     pub tokens: u32,
     pub prompt_tokens: u32,
     pub estimate: Duration,
+    pub booked_at: Time,
+}
+
+/// What a first token tells of how fast an instance prefills.
+pub(super) struct Prefilled {
+    /// Seconds that it took, as far as can be told.
+    pub taken: f64,
+    /// Seconds that the model estimated.
+    pub estimated: f64,
+    /// Seconds from when it was given to the news of it, where nothing was before it.
+    pub alone: Option<f64>,
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -147,23 +158,26 @@ impl Book {
         self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
-    /// Its first token is there. The request must be in the queue. Returns the seconds taken, and those that the model estimated.
-    pub fn prefilled(&mut self, now: Time, request: RequestId) -> (f64, f64) {
+    /// Its first token is there, `late` ago. The request must be in the queue.
+    pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
         let since = self.head_since;
-        let done = self.withdraw(now, request);
-        let (taken, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
+        let done = self.withdraw(now, late, request);
+        let (all, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
+        let taken = (all - late.as_secs_f64()).max(0.0);
         self.pace.observe(taken, estimated);
-        (taken, estimated)
+        Prefilled { taken, estimated, alone: (since == done.booked_at).then_some(all) }
     }
 
-    /// It will not be computed, or nobody waits for it. The request must be in the queue.
-    pub fn withdraw(&mut self, now: Time, request: RequestId) -> Prefill {
+    /// It will not be computed, or nobody waits for it; so it was `late` ago. The request must be in the queue.
+    pub fn withdraw(&mut self, now: Time, late: Duration, request: RequestId) -> Prefill {
         let at = self.queue.iter().position(|prefill| prefill.request == request).expect("a prefill is queued once");
         let done = self.queue.remove(at).expect("the position was just found");
         self.queued -= done.estimate;
         self.queued_tokens -= u64::from(done.tokens);
         self.queued_prompt_tokens -= u64::from(done.prompt_tokens);
-        self.head_since = now;
+        // What came since then found the instance idle.
+        let then = now - late;
+        self.head_since = self.queue.front().map_or(then, |next| then.max(next.booked_at));
         done
     }
 
@@ -200,13 +214,13 @@ impl Book {
         self.decode_tokens -= u64::from(prompt_tokens);
     }
 
-    /// `pace` is what [`pace`](Self::pace) says.
-    pub fn load(&self, now: Time, pace: f64) -> Load {
+    /// `pace` is what [`pace`](Self::pace) says; first tokens are told `late`.
+    pub fn load(&self, now: Time, pace: f64, late: Duration) -> Load {
         let recent = self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS);
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
-            prefill_wait: self.wait(now, pace)
+            prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
                 + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
@@ -228,6 +242,18 @@ impl Book {
             0 => Duration::ZERO,
             assigned => self.estimated.mul_f64(f64::from(self.foreign.waiting) / assigned as f64 * pace),
         }
+    }
+
+    /// The same where first tokens are told late: what should be done by now and could not be told yet is believed to be.
+    fn wait_untold(&self, now: Time, pace: f64, late: Duration) -> Duration {
+        let (mut ends, mut least) = (self.head_since, Duration::ZERO);
+        for prefill in &self.queue {
+            let takes = prefill.estimate.mul_f64(pace);
+            ends = ends.max(prefill.booked_at) + takes;
+            let is_untold = ends <= now && now.since(ends) < late;
+            least += if is_untold { Duration::ZERO } else { takes.mul_f64(1.0 - DONE_MAX) };
+        }
+        ends.since(now).max(least)
     }
 
     fn wait(&self, now: Time, pace: f64) -> Duration {

@@ -3,6 +3,7 @@
 use super::kind::{PolicyKind, UnknownPolicy};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One number of a policy, to be read or set.
 #[derive(Debug)]
@@ -40,11 +41,17 @@ impl ParameterInfo {
 pub struct Tuning {
     /// By position in [`PolicyKind::parameters`].
     values: [Option<f64>; Tuning::PARAMETERS_MAX],
+    hold_seconds: Option<f64>,
 }
 
 impl Tuning {
     /// No policy has more numbers than this.
     const PARAMETERS_MAX: usize = 8;
+
+    /// Behind how much prefill no request is placed: until then the router holds it, if it can. Any policy may hold.
+    pub fn hold(&self) -> Option<Duration> {
+        self.hold_seconds.map(Duration::from_secs_f64)
+    }
 
     pub(super) fn apply(&self, parameters: Vec<Parameter<'_>>) {
         assert!(parameters.len() <= Self::PARAMETERS_MAX, "a policy with more numbers than can be tuned");
@@ -80,9 +87,17 @@ impl fmt::Display for PolicySpec {
                 write!(f, ":{}={value}", parameter.name)?;
             }
         }
+        if let Some(seconds) = self.tuning.hold_seconds {
+            write!(f, ":{HOLD}={seconds}")?;
+        }
         Ok(())
     }
 }
+
+/// What every policy can be given.
+const HOLD: &str = "hold";
+/// Nothing is held for more prefill than this.
+const HOLD_SECONDS_MAX: f64 = 3600.0;
 
 /// Why a policy with parameters could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +149,12 @@ impl FromStr for PolicySpec {
             let given = || part.to_owned();
             let (name, value) =
                 part.split_once('=').ok_or_else(|| PolicySpecError::NotAPair { policy, given: given() })?;
+            if name == HOLD {
+                let number = value.parse().ok().filter(|number| (0.0..=HOLD_SECONDS_MAX).contains(number));
+                tuning.hold_seconds =
+                    Some(number.ok_or(PolicySpecError::BadValue { policy, name: HOLD, given: value.to_owned() })?);
+                continue;
+            }
             let parameters = policy.parameters();
             let at = parameters.iter().position(|parameter| parameter.name == name);
             let at = at.ok_or_else(|| PolicySpecError::UnknownParameter { policy, name: name.to_owned() })?;

@@ -14,7 +14,7 @@ pub(super) enum News {
 }
 
 impl Cluster {
-    pub(super) fn tell(&self, news: &News, now: Time) {
+    pub(super) fn tell(&mut self, news: &News, now: Time) {
         match news {
             News::Stored { instance, parent, names, contents } => {
                 let root = Parent::Root { lora: None, cache_salt: None };
@@ -31,10 +31,14 @@ impl Cluster {
             News::Reported { instance, load } => {
                 self.tell_all(Fact::Reported { instance: *instance, load: *load }, now);
             }
-            News::FirstToken { router, request } => self.tell_one(*router, Fact::FirstToken { request: *request }, now),
+            News::FirstToken { router, request } => {
+                self.tell_one(*router, Fact::FirstToken { request: *request }, now);
+                self.room[*router] = Some(now);
+            }
             News::Finished { router, request, output_tokens } => {
                 let fact = Fact::Finished { request: *request, output_tokens: *output_tokens };
                 self.tell_one(*router, fact, now);
+                self.room[*router] = Some(now);
             }
         }
     }

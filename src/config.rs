@@ -6,15 +6,25 @@
 //!
 //! Environment variables stand above the file, one for each setting of a section.
 //!
-//! Absent on purpose: other layers, reloading.
+//! Where it came from is kept ([`Origin`]), so that it can be read again while the router runs.
+//!
+//! Absent on purpose: other layers.
 
 mod check;
+mod discovery;
 mod environment;
 mod problem;
 mod raw;
+mod reload;
+mod schema;
 mod settings;
+mod source;
+mod telemetry;
 
+pub use discovery::{Discovery, Dns, Kubernetes, Pods, Source, Template, instances};
 pub use problem::{Invalid, Problem};
+pub use source::{Origin, ReadError, Reload};
+pub use telemetry::{LogFormat, Logs, Tracing};
 
 use crate::routing;
 use crate::trace::RecorderConfig;
@@ -42,6 +52,14 @@ pub struct Config {
     pub recorder: Option<RecorderConfig>,
     /// What instances are asked of their own accord.
     pub watch: Watch,
+    /// Where instances are found beside those.
+    pub discovery: Discovery,
+    /// How the file is read again.
+    pub reload: Reload,
+    /// What is logged, and how.
+    pub logs: Logs,
+    /// Where traces are sent; without it nothing is traced.
+    pub tracing: Option<Tracing>,
 }
 
 /// Where to listen. Port 0 takes a free one.

@@ -1,16 +1,18 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::{Core, RegisterError};
+use super::fleet::reconcile::{Reconciler, Wanted};
 use super::fleet::{self, Fleet};
-use super::ingress::{admin, grpc, http, observed, vllm};
+use super::ingress::{admin, grpc, http, observed, traced, vllm};
 use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
+use super::reload::{self, Part, Reloader, Watched};
 use super::tasks::{TaskError, Tasks};
 use super::tokenizer::{TokenizerError, Tokenizers};
-use super::upstream::{Limits, Upstream};
-use crate::config::{Config, Http};
+use super::upstream::Upstream;
+use crate::config::Config;
 use axum::serve::ListenerExt;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -39,6 +41,7 @@ pub struct App {
     grpc: Bound,
     http: Bound,
     admin: Bound,
+    watched: Option<Watched>,
 }
 
 struct Bound {
@@ -68,6 +71,9 @@ pub enum AppError {
     /// Requests are to be recorded, and cannot be.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    /// Requests are to be traced, and cannot be.
+    #[error("requests cannot be traced to tracing.endpoint")]
+    Tracing(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -81,11 +87,20 @@ impl App {
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
         let core = Arc::new(Core::new(&config, recording)?);
+        if let Some(tracing) = &config.tracing {
+            core.trace(tracing)?;
+        }
         let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
-        Ok(App { config, core, tokenizers, grpc, http, admin })
+        Ok(App { config, core, tokenizers, grpc, http, admin, watched: None })
+    }
+
+    /// Lets it read its configuration again, from where it came.
+    pub fn watching(mut self, watched: Watched) -> App {
+        self.watched = Some(watched);
+        self
     }
 
     /// Where the gRPC service listens.
@@ -110,7 +125,7 @@ impl App {
 
     /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App { config, core, tokenizers, grpc, http, admin } = self;
+        let App { config, core, tokenizers, grpc, http, admin, watched } = self;
         tracing::info!(
             grpc = %grpc.address,
             http = %http.address,
@@ -131,20 +146,18 @@ impl App {
 
         let service = RouterServer::new(grpc::Service::new(Arc::clone(&core), Arc::clone(&tokenizers)))
             .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
-        let Http { retries_max, head_max, idle_max, .. } = config.http;
-        let limits = Limits { retries_max, head: head_max, idle: idle_max };
-        let upstream = Upstream::new(Arc::clone(&core), limits);
+        let upstream = Upstream::new(Arc::clone(&core));
         let (fleet, starts) = Fleet::new(&config, &core, &upstream, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
             upstream: Arc::clone(&upstream),
             tokenizers: Arc::clone(&tokenizers),
-            body_bytes_max: config.http.body_bytes_max,
         });
         let ours = Routes::new(service)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
+        let forwarded = traced::layer(forwarded, Arc::clone(&core));
         let routes = Routes::from(ours.into_axum_router().merge(forwarded));
         let server =
             Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(routes).serve_with_incoming_shutdown(
@@ -152,21 +165,30 @@ impl App {
                 stop.clone().cancelled_owned(),
             );
         tasks.spawn("grpc", server);
-        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
-        let routes = observed::layer(routes, Arc::clone(&core));
+        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), Arc::clone(&tokenizers));
+        let routes = traced::layer(observed::layer(routes, Arc::clone(&core)), Arc::clone(&core));
         let listener = http.listener.tap_io(|stream| {
             // A stream that is gone already fails soon enough by itself.
             let _ = stream.set_nodelay(true);
         });
         let http = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("http", async move { http.await });
-        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), fleet));
+        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), Arc::clone(&fleet)));
         let admin = axum::serve(admin.listener, routes.into_make_service_with_connect_info::<SocketAddr>())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn("admin", async move { admin.await });
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
         tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         tasks.spawn("fleet", fleet::keep(starts, stop.clone(), DRAIN_MAX));
+        let wanted = Wanted { instances: config.instances.clone(), discovery: config.discovery.clone() };
+        let (reconciler, wanted) = Reconciler::new(Arc::clone(&core), fleet, wanted);
+        tasks.spawn("reconciler", reconciler.run(stop.clone()));
+        if let Some(watched) = watched {
+            let limits = reload::Limits { core: Arc::clone(&core), tokenizers };
+            let parts: Vec<Box<dyn Part>> = vec![Box::new(limits), Box::new(reload::Fleet { wanted })];
+            let reloader = Reloader::new(Arc::clone(&core), watched, config, parts);
+            tasks.spawn("reloader", reloader.run(stop.clone()));
+        }
 
         let failed = tokio::select! {
             () = shutdown => None,
@@ -174,6 +196,9 @@ impl App {
         };
         drain(&core, &health).await;
         let stopped = tasks.stop(DRAIN_MAX).await;
+        if let Some(spans) = core.spans() {
+            spans.finish().await;
+        }
         let recorded = tokio::task::spawn_blocking(move || core.recording().finish()).await;
         recorded.expect("the recorder does not panic");
         if let Some(error) = failed {
@@ -221,6 +246,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Tells the router that time passes, so that leases run out.
 async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
     // A lease is overrun by a tenth, or by a second, at most.
+    // As it is at the start: a change makes the overrun no more than a second.
     let lease = core.router().config().lease;
     let mut ticks = tokio::time::interval((lease / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,5 +6,6 @@ pub(super) mod http;
 pub(super) mod observed;
 mod status;
 mod texts;
+pub(super) mod traced;
 mod ui;
 pub(super) mod vllm;

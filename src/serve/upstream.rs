@@ -18,6 +18,7 @@ mod relay;
 
 use super::core::Core;
 use super::ingress::http::responses::Makers;
+use super::ingress::traced::Traced;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use crate::config::Protocol;
@@ -56,19 +57,7 @@ pub(super) struct Upstream {
     /// HTTP/2 only, one connection to each instance: what gRPC goes over.
     grpc: Client<HttpConnector, Full<Bytes>>,
     budget: Budget,
-    limits: Limits,
     makers: Arc<Makers>,
-}
-
-/// What a request may cost.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// How often it may be sent again.
-    pub retries_max: u32,
-    /// How long an instance may take to begin its answer.
-    pub head: Option<Duration>,
-    /// How long an answer may be silent.
-    pub idle: Option<Duration>,
 }
 
 /// A request as it came.
@@ -160,7 +149,7 @@ impl Verdict {
 }
 
 impl Upstream {
-    pub fn new(core: Arc<Core>, limits: Limits) -> Arc<Self> {
+    pub fn new(core: Arc<Core>) -> Arc<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
@@ -175,7 +164,7 @@ impl Upstream {
             .http2_keep_alive_interval(Some(PING_EVERY))
             .http2_keep_alive_timeout(PING_MAX)
             .build(connector);
-        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), limits, makers: Arc::default() })
+        Arc::new(Upstream { core, client, grpc, budget: Budget::default(), makers: Arc::default() })
     }
 
     /// Who made which response.
@@ -201,6 +190,11 @@ impl Upstream {
                 }
             };
             let instance = placed.instance;
+            if let Some(Traced(span)) = traced(forward).filter(|Traced(span)| span.is_sampled()) {
+                let policy = self.core.router().config().policy.name();
+                let name = &self.core.member(instance).name;
+                span.placed(name, policy, placed.decision.as_ref(), tried.len() + 1);
+            }
             match self.attempt(forward, instance).await {
                 Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
@@ -208,7 +202,7 @@ impl Upstream {
                 Attempt::NotTaken(response) => {
                     refused = response.map(|response| (Placed { ticket: None, ..placed }, response));
                     tried.push(instance);
-                    if tried.len() > self.limits.retries_max as usize || !self.budget.spend() {
+                    if tried.len() > self.core.http().retries_max as usize || !self.budget.spend() {
                         return match refused {
                             Some((placed, response)) => Ok(self.respond(forward, placed, response)),
                             None => Err(ForwardError::Unreachable),
@@ -303,7 +297,7 @@ impl Upstream {
             Protocol::VllmEngine | Protocol::Inference => &self.grpc,
         };
         let answer = client.request(request);
-        let answer = match self.limits.head {
+        let answer = match self.core.http().head_max {
             Some(head) => match tokio::time::timeout(head, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
@@ -356,6 +350,9 @@ impl Upstream {
         let uri: Uri = format!("{}{path}", member.address(forward.protocol)?).parse().ok()?;
         let rank = member.data_parallel_rank;
         let mut headers = headers::to_instance(&forward.head.headers, rank);
+        if let (Some(spans), Some(Traced(span))) = (self.core.spans(), traced(forward)) {
+            spans.inject(span, &mut headers);
+        }
         let body = match forward.protocol {
             Protocol::OpenAi => forward.body.clone(),
             Protocol::VllmEngine | Protocol::Inference => {
@@ -379,13 +376,17 @@ impl Upstream {
         let core = Arc::clone(&self.core);
         *answer.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
-                let relay = Relay::new(core, placed, &head, body);
-                Body::new(relay.with_idle(self.limits.idle).with_makers(&self.makers))
+                let relay = Relay::new(core, placed, &head, body).with_span(traced(forward).cloned());
+                Body::new(relay.with_idle(self.core.http().idle_max).with_makers(&self.makers))
             }
             Protocol::VllmEngine | Protocol::Inference => {
-                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.limits.idle))
+                Body::new(GrpcRelay::new(core, placed, forward, &head, body).with_idle(self.core.http().idle_max))
             }
         };
         answer
     }
+}
+
+fn traced<'a>(forward: &'a Forward<'_>) -> Option<&'a Traced> {
+    forward.head.extensions.get()
 }

@@ -3,21 +3,27 @@
 
 mod admin;
 mod asked;
+mod binary;
 mod codec;
 mod config;
 mod deploy;
+mod discovery;
 mod fleet;
 mod grpc;
 mod grpc_engine;
 mod http;
 mod hybrid;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod kv_events;
 mod load;
 mod mock;
 mod placement;
 mod process;
 mod recorder;
+mod reload;
 mod replay;
 mod support;
 mod tokenizer;
+mod tracing;
 mod zmtp;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
+use warmpath::config::{Config, Discovery, Endpoint, Health, Http, Instance, KvEvents, Logs, Reload, Server, Watch};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::fleet_client::FleetClient;
@@ -153,6 +153,10 @@ pub fn config(instances: Vec<Instance>) -> Config {
         recorder: None,
         // As with health.
         watch: Watch { discover_kv_events: false, load: None },
+        discovery: Discovery::default(),
+        reload: Reload::default(),
+        logs: Logs::default(),
+        tracing: None,
     }
 }
 

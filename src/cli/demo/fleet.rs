@@ -1,6 +1,6 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Config, Health, Http, Instance, KvEvents, Server, Watch};
+use crate::config::{Config, Discovery, Health, Http, Instance, KvEvents, Logs, Reload, Server, Watch};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -47,7 +47,20 @@ impl Fleet {
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
         let watch = Watch::default();
         let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
-        let mut config = Config { server, http, health, routing, instances: none, tokenizers, recorder, watch };
+        let mut config = Config {
+            server,
+            http,
+            health,
+            routing,
+            instances: none,
+            tokenizers,
+            recorder,
+            watch,
+            discovery: Discovery::default(),
+            reload: Reload::default(),
+            logs: Logs::default(),
+            tracing: None,
+        };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {

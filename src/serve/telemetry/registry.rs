@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that only grows.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counter(Arc<AtomicU64>);
 
 impl Counter {
@@ -109,6 +109,7 @@ impl Counts {
 }
 
 /// One metric for each value of a label.
+#[derive(Debug)]
 pub(crate) struct PerLabel<L, M> {
     metrics: Vec<M>,
     label: std::marker::PhantomData<L>,
@@ -211,6 +212,10 @@ impl Registry {
 
     pub fn gauges<L: Label>(&self, metric: Metric, instance: &str) -> PerLabel<L, Gauge> {
         PerLabel::new(|value: L| self.gauge(metric, Some(instance), Some(pair(value))))
+    }
+
+    pub fn gauges_for_all<L: Label>(&self, metric: Metric) -> PerLabel<L, Gauge> {
+        PerLabel::new(|value: L| self.gauge(metric, None, Some(pair(value))))
     }
 
     pub fn histograms<L: Label>(&self, metric: Metric) -> PerLabel<L, Histogram> {

@@ -5,6 +5,7 @@ use super::observer::Observer;
 use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
 use crate::serve::ingress::http::responses::Makers;
+use crate::serve::ingress::traced::Traced;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
 use axum::body::{Bytes, HttpBody};
@@ -32,6 +33,7 @@ pub(super) struct Relay {
     is_stream: bool,
     makers: Option<Arc<Makers>>,
     idle: Option<Idle>,
+    span: Option<Traced>,
 }
 
 /// How long an answer may be silent, and how much of that is left.
@@ -85,6 +87,7 @@ impl Relay {
             is_stream: kind.starts_with("text/event-stream"),
             makers: None,
             idle: None,
+            span: None,
         };
         relay.end_if_over();
         relay
@@ -99,6 +102,12 @@ impl Relay {
     /// Tells who made a response that it begins with.
     pub fn with_makers(mut self, makers: &Arc<Makers>) -> Self {
         self.makers = Some(Arc::clone(makers));
+        self
+    }
+
+    /// Tells a span what the answer told.
+    pub fn with_span(mut self, span: Option<Traced>) -> Self {
+        self.span = span.filter(|Traced(span)| span.is_sampled());
         self
     }
 
@@ -144,6 +153,12 @@ impl Relay {
 
     fn settle(&mut self) {
         let ticket = self.ticket.take();
+        if let Some(Traced(span)) = self.span.take() {
+            span.tell("warmpath.output_tokens", i64::from(self.observer.output_tokens()));
+            if let Some(cached_tokens) = self.observer.cached_tokens() {
+                span.tell("warmpath.cached_tokens", i64::from(cached_tokens));
+            }
+        }
         if let Some(cached_tokens) = self.observer.cached_tokens() {
             let metrics = self.core.metrics().instance(self.instance.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());

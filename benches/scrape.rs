@@ -9,7 +9,10 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch};
+use warmpath::config::{
+    Admission, Config, Discovery, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security,
+    Server, Watch,
+};
 use warmpath::serve::{App, Core};
 
 /// How often Prometheus scrapes when nobody says.
@@ -80,6 +83,10 @@ fn core(instances: u16) -> Arc<Core> {
         recorder: None,
         watch: Watch { discover_kv_events: false, load: None },
         security: Security::default(),
+        discovery: Discovery::default(),
+        reload: Reload::default(),
+        logs: Logs::default(),
+        tracing: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(App::bind(config)).expect("the app binds").core()

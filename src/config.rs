@@ -6,19 +6,29 @@
 //!
 //! Environment variables stand above the file, one for each setting of a section.
 //!
-//! Absent on purpose: other layers, reloading.
+//! Where it came from is kept ([`Origin`]), so that it can be read again while the router runs.
+//!
+//! Absent on purpose: other layers.
 
 mod check;
+mod discovery;
 mod environment;
 mod key_lines;
 mod problem;
 mod raw;
+mod reload;
+mod schema;
 mod security;
 mod settings;
+mod source;
+mod telemetry;
 
+pub use discovery::{Discovery, Dns, Kubernetes, Pods, Source, Template, instances};
 pub use key_lines::{KEYS_MAX, KeyLine, is_key_name, key_line, key_lines};
 pub use problem::{Invalid, Problem};
 pub use security::{ApiKey, InstanceAccess, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess};
+pub use source::{Origin, ReadError, Reload};
+pub use telemetry::{LogFormat, Logs, Tracing};
 
 use crate::routing;
 use crate::routing::admission::Saturation;
@@ -51,6 +61,14 @@ pub struct Config {
     pub admission: Admission,
     /// Who may come in, and how much is taken from them.
     pub security: Security,
+    /// Where instances are found beside those.
+    pub discovery: Discovery,
+    /// How the file is read again.
+    pub reload: Reload,
+    /// What is logged, and how.
+    pub logs: Logs,
+    /// Where traces are sent; without it nothing is traced.
+    pub tracing: Option<Tracing>,
 }
 
 /// Who may wait while all instances are saturated. The bounds of what waits are those of each priority.

@@ -18,6 +18,7 @@ mod groups;
 mod prefill;
 mod request;
 mod router;
+mod rules;
 mod tiers;
 mod time;
 
@@ -28,5 +29,6 @@ pub use fleet::{InstanceState, Load, Reported};
 pub use prefill::PrefillModel;
 pub use request::{Prompt, Request, SessionKey, guessed_block};
 pub use router::{Config, Router};
+pub use rules::Rules;
 pub use tiers::TierWeights;
 pub use time::Time;

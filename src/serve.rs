@@ -4,9 +4,9 @@
 //! instances cache comes in through the watchers, and both go through the two doors of one [`Router`](crate::routing::Router), which
 //! [`Core`] keeps together with what serving adds: a clock, the instances' names, metrics.
 //!
-//! The configured instances and those that are registered later join and leave by one way, `fleet`, and are watched the same.
-//!
-//! Absent on purpose: discovery of instances other than the configured and the registered ones.
+//! The configured instances, those that are registered later and those that are discovered join and leave by one way, `fleet`,
+//! and are watched the same. What the configuration and the sources of instances want is made so by one reconciler, and the
+//! configuration is read again by one reloader, whole or not at all.
 
 mod admission;
 mod app;
@@ -20,6 +20,7 @@ mod members;
 mod news;
 mod protobuf;
 mod recorder;
+mod reload;
 mod security;
 mod status;
 mod tasks;
@@ -36,8 +37,9 @@ pub use core::{Core, RegisterError};
 pub use journal::{Step, Suspect, Verdict, Why};
 pub use members::{JoinError, Member};
 pub use recorder::RecorderError;
+pub use reload::Watched;
 pub use security::SecurityError;
-pub use status::{Instance, Placed, Queue, ReportedLoad, Status};
+pub use status::{Found, Instance, Placed, Queue, Reloaded, ReportedLoad, Status};
 pub use telemetry::{logs, metrics_document};
 pub use tls::TlsError;
 pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};

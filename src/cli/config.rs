@@ -1,11 +1,11 @@
 //! `warmpath config`.
 
-use crate::config;
-use anyhow::{Context, Result};
+use crate::config::{self, Config as Read};
+use anyhow::Result;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Check a configuration, or print an example of one.
+/// Check a configuration, or print an example of one, or what form it has.
 #[derive(Debug, clap::Args)]
 pub(super) struct Config {
     #[command(subcommand)]
@@ -22,6 +22,8 @@ enum Command {
     },
     /// Print a documented file with every setting.
     Example,
+    /// Print a JSON Schema of the file, for editors and pipelines.
+    Schema,
 }
 
 impl Config {
@@ -29,21 +31,12 @@ impl Config {
         let mut out = std::io::stdout().lock();
         match self.command {
             Command::Check { config } => {
-                let read = read(&config)?;
+                let read = config::Origin::new(&config).read()?;
                 writeln!(out, "{}: valid, {} instances", config.display(), read.instances.len())?;
             }
-            Command::Example => out.write_all(config::Config::EXAMPLE.as_bytes())?,
+            Command::Example => out.write_all(Read::EXAMPLE.as_bytes())?,
+            Command::Schema => writeln!(out, "{:#}", Read::schema())?,
         }
         Ok(())
     }
-}
-
-/// Reads and checks a file, under the environment.
-pub(super) fn read(path: &Path) -> Result<config::Config> {
-    let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    // What is not Unicode can be no setting of ours.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    config::Config::parse_under(&text, environment).with_context(|| format!("{name} is not a valid configuration"))
 }

@@ -66,7 +66,7 @@ pub(super) struct MockVllm {
 
 impl MockVllm {
     pub fn run(self) -> Result<()> {
-        logs::start()?;
+        logs::start(crate::config::LogFormat::Text)?;
         let config = MockConfig {
             host: self.host,
             port: self.port,

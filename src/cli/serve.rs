@@ -1,7 +1,8 @@
 //! `warmpath serve`.
 
-use super::{config, shutdown};
-use crate::serve::{App, logs};
+use super::shutdown;
+use crate::config::Origin;
+use crate::serve::{App, Watched, logs};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
@@ -14,7 +15,9 @@ use std::path::PathBuf;
 /// Reflection and grpc.health.v1 are there too, and so are vLLM's own gRPC
 /// services (VllmEngine, Inference), forwarded like the rest. Operators find
 /// /metrics, /healthz, /readyz and /instances on the admin address. SIGTERM or
-/// Ctrl-C lets calls under way end, then stops.
+/// Ctrl-C lets calls under way end, then stops. The file is read again on SIGHUP
+/// and when it changes: the fleet, limits and the policy follow without a lost
+/// request, and a file that cannot be put in force is refused whole.
 ///
 /// Example:
 ///
@@ -29,12 +32,14 @@ pub(super) struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<()> {
-        let config = config::read(&self.config)?;
-        logs::start()?;
+        let origin = Origin::new(&self.config);
+        let config = origin.read()?;
+        logs::start(config.logs.format)?;
         let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
         runtime.block_on(async {
             let shutdown = shutdown::requested()?;
-            Ok(App::bind(config).await?.run(shutdown).await?)
+            let watched = Watched::new(origin).context("cannot listen for SIGHUP")?;
+            Ok(App::bind(config).await?.watching(watched).run(shutdown).await?)
         })
     }
 }

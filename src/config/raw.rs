@@ -1,130 +1,280 @@
 //! The file as it is written: every field optional, every leaf of any type, unknown fields noted.
 
+mod discovery;
 mod security;
 
-use super::problem::Problem;
+pub(super) use discovery::{Discovery, DnsSource, FileSource, Fleet, KubernetesSource, Template};
 pub(super) use security::{Access, Keys, Limits, ListenerTls, Tls, Upstream};
+
+use super::problem::Problem;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
 
-#[derive(Debug, Default, Deserialize)]
+/// What `warmpath serve` reads, as TOML.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Config {
+    /// Where to listen.
     pub server: Server,
+    /// How requests are forwarded.
     pub http: Http,
+    /// When an instance counts as down.
     pub health: Health,
+    /// How to decide.
     pub routing: Routing,
+    /// One for each vLLM instance.
     pub instances: Vec<Instance>,
+    /// One for each model whose texts and chats are looked up in the index.
     pub tokenizers: Vec<Tokenizer>,
+    /// Records placed requests, anonymously.
     pub recorder: Option<Recorder>,
+    /// What instances are asked of their own accord.
     pub watch: Watch,
+    /// What happens while all instances are saturated.
     pub admission: Admission,
+    /// TLS on the listeners.
     pub tls: Tls,
+    /// How instances are reached.
     pub upstream: Upstream,
+    /// Who may come in.
     pub keys: Keys,
+    /// How much is taken from clients.
     pub limits: Limits,
+    /// Where instances are found beside those that are written here.
+    pub discovery: Discovery,
+    /// How this file is read again.
+    pub reload: Reload,
+    /// What is logged, and how.
+    pub logs: Logs,
+    /// Where traces are sent.
+    pub tracing: Tracing,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What happens while all instances are saturated.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Admission {
+    /// An instance with so many prompt tokens to prefill is saturated; 0 is no bound.
     pub prefill_tokens_max: Option<Leaf<u64>>,
+    /// An instance with this share of its KV blocks in use is saturated; 0 is no bound.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub kv_usage_max: Option<Leaf<f64>>,
+    /// Requests of a priority that wait, at most; 0 is none.
     pub queue_requests_max: Option<Leaf<usize>>,
+    /// Bytes of their bodies, at most.
+    #[schemars(range(min = 1))]
     pub queue_bytes_max: Option<Leaf<usize>>,
+    /// How long one waits, at most.
+    #[schemars(range(min = 1))]
     pub wait_seconds_max: Option<Leaf<u64>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How the file is read again while the router runs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Reload {
+    /// Seconds between two looks at the file; 0: it is read again on SIGHUP only.
+    pub poll_seconds: Option<Leaf<u64>>,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Logs {
+    /// `text` or `json`.
+    pub format: Option<Leaf<String>>,
+    /// Whether each request is a line.
+    pub requests: Option<Leaf<bool>>,
+}
+
+/// Where traces are sent, by OTLP over gRPC.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Tracing {
+    /// The collector, `http://host:port`; empty: nothing is traced.
+    pub endpoint: Option<Leaf<String>>,
+    /// The share of requests that is traced, from 0 to 1, where the client does not say.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample_ratio: Option<Leaf<f64>>,
+    /// Spans that wait to be sent, at most; further ones are dropped.
+    #[schemars(range(min = 1))]
+    pub queue_spans_max: Option<Leaf<usize>>,
+    /// What the router is called there.
+    pub service_name: Option<Leaf<String>>,
+}
+
+/// Records placed requests, anonymously.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields, extend("required" = ["folder"]))]
 pub(super) struct Recorder {
+    /// A folder that exists.
     pub folder: Option<Leaf<String>>,
+    /// A file of more bytes is followed by the next one.
+    #[schemars(range(min = 1))]
     pub file_bytes_max: Option<Leaf<u64>>,
+    /// Beyond so many files, the oldest is deleted.
+    #[schemars(range(min = 1))]
     pub files_max: Option<Leaf<usize>>,
+    /// Memory of requests that wait for their end.
+    #[schemars(range(min = 1))]
     pub memory_bytes_max: Option<Leaf<usize>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What instances are asked of their own accord.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Watch {
+    /// Ask instances without `kv_events` where they publish them.
     pub discover_kv_events: Option<Leaf<bool>>,
+    /// Milliseconds between two looks at the `/metrics` of a busy instance; 0: never.
     pub load_interval_busy_ms: Option<Leaf<u64>>,
+    /// The same of an idle one.
+    #[schemars(range(min = 1))]
     pub load_interval_idle_ms: Option<Leaf<u64>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What a cached block spares of a computed one, from 0 to 1.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct TierWeights {
+    /// In the GPU's memory.
     pub gpu: Option<Leaf<f64>>,
+    /// In the host's memory.
     pub cpu: Option<Leaf<f64>>,
+    /// Further away.
     pub storage: Option<Leaf<f64>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A model's tokenizer.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields, extend("required" = ["model", "path"]))]
 pub(super) struct Tokenizer {
+    /// The model that it belongs to.
     pub model: Option<Leaf<String>>,
+    /// A folder with `tokenizer.json` and the chat template.
     pub path: Option<Leaf<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Where to listen: an IP address and a port.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Server {
+    /// gRPC.
     pub listen: Option<Leaf<String>>,
+    /// The OpenAI API.
     pub http_listen: Option<Leaf<String>>,
+    /// HTTP for operators.
     pub admin_listen: Option<Leaf<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How requests are forwarded.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Http {
+    /// The longest request body that is taken.
+    #[schemars(range(min = 1))]
     pub body_bytes_max: Option<Leaf<usize>>,
+    /// How often one request may be sent again, to another instance each time.
     pub retries_max: Option<Leaf<u32>>,
+    /// Seconds that an instance may take to begin its answer; 0: as long as it takes.
     pub head_seconds_max: Option<Leaf<u64>>,
+    /// Seconds that an answer may be silent; 0: as long as the connection stands.
     pub idle_seconds_max: Option<Leaf<u64>>,
+    /// Milliseconds that a request waits for its text to be tokenized.
+    #[schemars(range(min = 1))]
     pub tokenize_milliseconds_max: Option<Leaf<u64>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// When an instance counts as down.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Health {
+    /// Seconds between two checks of an instance; 0: never.
     pub interval_seconds: Option<Leaf<u64>>,
+    /// So many failures in a row take an instance out.
+    #[schemars(range(min = 1))]
     pub failures_max: Option<Leaf<u32>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How to decide.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct Routing {
+    /// A policy's name, with what is tuned.
     pub policy: Option<Leaf<String>>,
+    /// Tokens a cache block: a power of two from 1 to 512.
     pub block_size: Option<Leaf<u32>>,
+    /// Seeds chance and the block hashes.
     pub seed: Option<Leaf<u64>>,
+    /// A request that nobody completes is given up after this long.
+    #[schemars(range(min = 1))]
     pub lease_seconds: Option<Leaf<u64>>,
+    /// Requests placed and not completed, at most.
+    #[schemars(range(min = 1))]
     pub max_in_flight: Option<Leaf<usize>>,
+    /// Memory that the index may take, in bytes.
+    #[schemars(range(min = 1))]
     pub index_bytes_max: Option<Leaf<usize>>,
+    /// Blocks that an instance without events is believed to hold, at most.
+    #[schemars(range(min = 1))]
     pub approximate_blocks_max: Option<Leaf<usize>>,
+    /// What a cached block is worth, by where it is.
     pub tier_weights: TierWeights,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// One vLLM instance.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields, extend("required" = ["name", "url", "model"]))]
 pub(super) struct Instance {
+    /// A name of its own.
     pub name: Option<Leaf<String>>,
+    /// `http://host:port`, or `grpc://host:port` for `vllm serve --grpc`.
     pub url: Option<Leaf<String>>,
+    /// Where the Rust frontend speaks gRPC: `grpc://host:port`.
     pub inference_url: Option<Leaf<String>>,
+    /// The name that it serves its model under.
     pub model: Option<Leaf<String>>,
+    /// How many ranks are behind the URL.
+    #[schemars(range(min = 1))]
     pub data_parallel_ranks: Option<Leaf<u32>>,
+    /// Where it publishes what it caches.
     pub kv_events: Option<KvEvents>,
+    /// The name in its certificate, where that is not the URL's host.
     pub server_name: Option<Leaf<String>>,
+    /// The key that it asks for.
     pub api_key: Option<Leaf<String>>,
+    /// A file with the key that it asks for.
     pub api_key_file: Option<Leaf<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A publisher of cache events.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub(super) struct KvEvents {
+    /// `tcp://host:port` to connect to.
     pub endpoint: Option<Leaf<String>>,
+    /// `tcp://address:port` that the instance connects to instead.
     pub listen: Option<Leaf<String>>,
+    /// Where what was published before can be asked for.
     pub replay_endpoint: Option<Leaf<String>>,
+    /// The topic that it publishes under.
     pub topic: Option<Leaf<String>>,
 }
 
@@ -155,19 +305,52 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Leaf<T> {
     }
 }
 
-/// Reads a file's text; the problems are its unknown fields.
-pub(super) fn read(text: &str) -> Result<(Config, Vec<Problem>), Problem> {
+/// In a schema, what it is when it is right.
+impl<T: JsonSchema> JsonSchema for Leaf<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Reads a TOML file's text; the problems are its unknown fields.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<(T, Vec<Problem>), Problem> {
+    noting_unknown(|unknown| {
+        let toml = toml::Deserializer::parse(text).map_err(|error| error.to_string())?;
+        serde_ignored::deserialize(toml, unknown).map_err(|error| error.to_string())
+    })
+}
+
+/// The same of a JSON file's text.
+pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<(T, Vec<Problem>), Problem> {
+    noting_unknown(|unknown| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = serde_ignored::deserialize(&mut json, unknown).map_err(|error| error.to_string())?;
+        json.end().map_err(|error| error.to_string())?;
+        Ok(read)
+    })
+}
+
+fn noting_unknown<T>(
+    read: impl FnOnce(&mut dyn FnMut(serde_ignored::Path<'_>)) -> Result<T, String>,
+) -> Result<(T, Vec<Problem>), Problem> {
     let mut problems = Vec::new();
-    let unknown = |path: serde_ignored::Path<'_>| {
+    let read = read(&mut |path| {
         problems.push(Problem {
             path: spell(&path),
             what: "unknown field".to_owned(),
             advice: "remove it, or look for the right name in `warmpath config example`".to_owned(),
         });
-    };
-    let read = toml::Deserializer::parse(text).and_then(|toml| serde_ignored::deserialize(toml, unknown));
+    });
     match read {
-        Ok(config) => Ok((config, problems)),
+        Ok(read) => Ok((read, problems)),
         Err(error) => Err(Problem {
             path: String::new(),
             what: spelled(&error),

@@ -21,6 +21,7 @@ impl Config {
         let Admission { queue_requests_max, queue_bytes_max, wait_max } = self.admission;
         let prefill_tokens_max = routing.saturation.and_then(|bounds| bounds.prefill_tokens_max).unwrap_or(0);
         let kv_usage_max = routing.saturation.and_then(|bounds| bounds.kv_usage_max).unwrap_or(0.0);
+        let tracing = self.tracing.as_ref();
         let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
             ("server.listen", listen.to_string()),
@@ -49,6 +50,15 @@ impl Config {
             ("watch.discover_kv_events", discover_kv_events.to_string()),
             ("watch.load_interval_busy_ms", milliseconds(load.map(|load| load.busy)).to_string()),
             ("watch.load_interval_idle_ms", milliseconds(load.map(|load| load.idle)).to_string()),
+            ("discovery.empty_seconds", self.discovery.empty_for.as_secs().to_string()),
+            ("discovery.drain_seconds", self.discovery.drain_max.as_secs().to_string()),
+            ("reload.poll_seconds", never(&self.reload.poll).to_string()),
+            ("logs.format", self.logs.format.name().to_owned()),
+            ("logs.requests", self.logs.requests.to_string()),
+            ("tracing.endpoint", tracing.map_or_else(String::new, |tracing| tracing.endpoint.clone())),
+            ("tracing.sample_ratio", tracing.map_or(1.0, |tracing| tracing.sample_ratio).to_string()),
+            ("tracing.queue_spans_max", tracing.map_or(2048, |tracing| tracing.queue_spans_max).to_string()),
+            ("tracing.service_name", tracing.map_or("warmpath", |tracing| &tracing.service_name).to_owned()),
         ]
         .into_iter()
         .map(|(path, value)| (path.to_owned(), value))
@@ -56,6 +66,8 @@ impl Config {
         settings.extend(of_security(&self.security).map(|(path, value)| (path.to_owned(), value)));
         let instances = self.instances.iter().enumerate();
         settings.extend(instances.map(|(at, instance)| (format!("instances[{at}]"), describe(instance))));
+        let sources = self.discovery.sources.iter().enumerate();
+        settings.extend(sources.map(|(at, source)| (format!("discovery[{at}]"), source.to_string())));
         let tokenizers = self.tokenizers.iter().enumerate();
         settings.extend(tokenizers.map(|(at, tokenizer)| {
             (format!("tokenizers[{at}]"), format!("{} from {}", tokenizer.model, tokenizer.path.display()))

@@ -3,6 +3,7 @@
 use super::block::{ContentHash, EngineHash};
 use super::decision::RequestId;
 use super::fleet::Reported;
+use super::rules::Rules;
 use std::fmt;
 
 /// An instance, named by whoever joined it to the fleet. Small and dense: per-instance state is kept in arrays.
@@ -218,4 +219,9 @@ pub enum Fact<'a> {
     },
     /// Time went by: reservations that outlived their lease are given up.
     TimePassed,
+    /// From here on it is decided otherwise. What is known and what is in flight stays.
+    Ruled {
+        /// How.
+        rules: Rules,
+    },
 }

@@ -15,10 +15,12 @@ use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
 use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
 use super::prefill::PrefillModel;
 use super::request::Request;
+use super::rules::{Rules, Ruling};
 use super::tiers::TierWeights;
 use super::time::Time;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a router is made of.
@@ -68,6 +70,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What of it may change while it is in use.
+    pub fn rules(&self) -> Rules {
+        let Config { policy, tuning, lease, requests_max, tier_weights, .. } = *self;
+        Rules { policy, tuning, lease, requests_max, tier_weights }
+    }
+
     /// The policy with its tuning.
     pub fn policy_spec(&self) -> PolicySpec {
         PolicySpec { kind: self.policy, tuning: self.tuning }
@@ -77,7 +85,8 @@ impl Config {
 /// Decides where requests go.
 pub struct Router {
     config: Config,
-    policy: Box<dyn Policy>,
+    /// What has changed since, and could again: read once for each decision.
+    ruling: RwLock<Arc<Ruling>>,
     index: ExactIndex,
     approximate: ApproximateIndex,
     groups: Groups,
@@ -107,6 +116,7 @@ struct Looked<'a> {
     root: BlockHash,
     /// Tokens of the prompt that the index knows an instance to have cached.
     cached: &'a dyn Fn(InstanceId) -> u32,
+    policy: &'a dyn Policy,
 }
 
 thread_local! {
@@ -118,13 +128,23 @@ impl Router {
     pub fn new(config: Config) -> Self {
         let index = ExactIndex::new(config.block_size, config.index_bytes_max);
         let approximate = ApproximateIndex::new(config.block_size, config.approximate_blocks_max);
-        let policy = config.policy.build(&config.tuning);
-        Router { config, policy, index, approximate, groups: Groups::default(), fleet: Mutex::default() }
+        let ruling = RwLock::new(Arc::new(Ruling::from(config.rules())));
+        Router { config, ruling, index, approximate, groups: Groups::default(), fleet: Mutex::default() }
     }
 
-    /// What it was made with.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What it was made with, and ruled by since.
+    pub fn config(&self) -> Config {
+        let Rules { policy, tuning, lease, requests_max, tier_weights } = self.ruling().rules;
+        Config { policy, tuning, lease, requests_max, tier_weights, ..self.config }
+    }
+
+    /// Tokens a block, for good.
+    pub fn block_size(&self) -> BlockSize {
+        self.config.block_size
+    }
+
+    fn ruling(&self) -> Arc<Ruling> {
+        Arc::clone(&self.ruling.read())
     }
 
     /// Places a request: chooses an instance and books the load there, in one step.
@@ -215,10 +235,10 @@ impl Router {
                     load: state.load,
                 };
                 Explanation {
-                    chosen: view.candidates[self.policy.choose(view)].instance,
+                    chosen: view.candidates[looked.policy.choose(view)].instance,
                     prompt_tokens: view.prompt_tokens,
                     candidates: view.candidates.to_vec(),
-                    costs: self.policy.costs(view),
+                    costs: looked.policy.costs(view),
                     others: others.iter().map(unasked).collect(),
                 }
             })
@@ -287,7 +307,12 @@ impl Router {
             }
             Fact::Abandoned { request } => in_flight(request, self.fleet.lock().release(now, request)),
             Fact::TimePassed => {
-                self.fleet.lock().expire(now, self.config.lease);
+                let lease = self.ruling().rules.lease;
+                self.fleet.lock().expire(now, lease);
+                Ok(())
+            }
+            Fact::Ruled { rules } => {
+                *self.ruling.write() = Arc::new(Ruling::from(rules));
                 Ok(())
             }
         }
@@ -341,46 +366,47 @@ impl Router {
         now: Time,
         scratch: &mut Scratch,
     ) -> Result<Placement, RouteError> {
-        let placed = self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, .. }| {
-            if terms.needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
-                return Err(RouteError::Saturated { instances: view.candidates.len() });
-            }
-            let prompt_tokens = view.prompt_tokens;
-            let chosen = view.candidates[self.policy.choose(view)];
-            let wait = chosen.load.prefill_wait;
-            if let Some(wait_max) = terms.wait_max.filter(|wait_max| wait > *wait_max) {
-                let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
-                let prefill = prefills.min().unwrap_or_default();
-                return Ok(Placement::Later { prefill, room_in: wait - wait_max });
-            }
-            let booking = Booking {
-                instance: chosen.instance,
-                prompt_tokens,
-                overlap_tokens: chosen.overlap_tokens,
-                footprint,
-                session: request.session,
-            };
-            // Of bytes no instance publishes anything.
-            let approximate =
-                request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
-            let booked = fleet.book(now, booking, &self.config.prefill);
-            drop(fleet);
-            if approximate {
-                // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
-                let sent = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt, now);
-                if let Ok(Some(before)) = sent {
-                    self.fleet.lock().remember_use(booked, before);
+        let placed =
+            self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, policy, .. }| {
+                if terms.needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
+                    return Err(RouteError::Saturated { instances: view.candidates.len() });
                 }
-            }
-            Ok(Placement::Now(Decision {
-                request: booked,
-                instance: chosen.instance,
-                prompt_tokens,
-                overlap_tokens: chosen.overlap_tokens,
-                best_overlap_tokens: view.best_overlap_tokens(),
-                expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-            }))
-        });
+                let prompt_tokens = view.prompt_tokens;
+                let chosen = view.candidates[policy.choose(view)];
+                let wait = chosen.load.prefill_wait;
+                if let Some(wait_max) = terms.wait_max.filter(|wait_max| wait > *wait_max) {
+                    let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
+                    let prefill = prefills.min().unwrap_or_default();
+                    return Ok(Placement::Later { prefill, room_in: wait - wait_max });
+                }
+                let booking = Booking {
+                    instance: chosen.instance,
+                    prompt_tokens,
+                    overlap_tokens: chosen.overlap_tokens,
+                    footprint,
+                    session: request.session,
+                };
+                // Of bytes no instance publishes anything.
+                let approximate =
+                    request.prompt.is_guessed() || fleet.knowledge_of(chosen.instance) == Some(Knowledge::Approximate);
+                let booked = fleet.book(now, booking, &self.config.prefill);
+                drop(fleet);
+                if approximate {
+                    // A full index, or an instance that left just now: the decision stands, and less is believed than could be.
+                    let sent = self.approximate.sent(&self.index, chosen.instance, root, &request.prompt, now);
+                    if let Ok(Some(before)) = sent {
+                        self.fleet.lock().remember_use(booked, before);
+                    }
+                }
+                Ok(Placement::Now(Decision {
+                    request: booked,
+                    instance: chosen.instance,
+                    prompt_tokens,
+                    overlap_tokens: chosen.overlap_tokens,
+                    best_overlap_tokens: view.best_overlap_tokens(),
+                    expected_ttft: chosen.load.prefill_wait + chosen.prefill,
+                }))
+            });
         placed?
     }
 
@@ -407,13 +433,15 @@ impl Router {
         let block_size = request.prompt.block_size(block_size);
         let footprint = Footprint::of(&mut chain, block_size);
 
+        let ruling = self.ruling();
+        let Rules { requests_max, tier_weights, .. } = ruling.rules;
         let fleet = self.fleet.lock();
-        if fleet.in_flight() >= self.config.requests_max {
-            return Err(RouteError::TooManyInFlight { limit: self.config.requests_max });
+        if fleet.in_flight() >= requests_max {
+            return Err(RouteError::TooManyInFlight { limit: requests_max });
         }
         let model = request.namespace.model;
         let block_tokens = block_size.tokens();
-        let cached = |instance| self.config.tier_weights.tokens(overlaps, instance, block_tokens);
+        let cached = |instance| tier_weights.tokens(overlaps, instance, block_tokens);
         let asked =
             Asked { model, prompt_tokens, block_tokens, cached, footprint: &footprint, prefill: &self.config.prefill };
         fleet.candidates(now, &asked, reach, candidates).map_err(|reason| no_candidate(reason, model))?;
@@ -441,7 +469,7 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached }))
+        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy }))
     }
 
     fn join(&self, instance: InstanceId, model: &str, knowledge: Knowledge) -> Result<(), LearnError> {

@@ -1,19 +1,21 @@
 //! The only wiring: bind, say where, run, drain.
 
 use super::core::{Core, RegisterError};
+use super::fleet::reconcile::{Reconciler, Wanted};
 use super::fleet::{self, Fleet};
 use super::ingress::listener::Door;
-use super::ingress::{admin, grpc, http, observed, vllm};
+use super::ingress::{admin, grpc, http, observed, traced, vllm};
 use super::journal;
 use super::proto;
 use super::proto::router_server::RouterServer;
 use super::recorder::{RecorderError, Recording};
+use super::reload::{self, Part, Reloader, Watched};
 use super::security::{Secured, SecurityError};
 use super::tasks::{TaskError, Tasks};
 use super::telemetry::labels::Listener;
 use super::tokenizer::{TokenizerError, Tokenizers};
-use super::upstream::{Limits, Upstream};
-use crate::config::{Config, Http};
+use super::upstream::Upstream;
+use crate::config::Config;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,6 +42,7 @@ pub struct App {
     grpc: Bound,
     http: Bound,
     admin: Bound,
+    watched: Option<Watched>,
 }
 
 struct Bound {
@@ -72,6 +75,9 @@ pub enum AppError {
     /// Requests are to be recorded, and cannot be.
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    /// Requests are to be traced, and cannot be.
+    #[error("requests cannot be traced to tracing.endpoint")]
+    Tracing(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The protos that were compiled in cannot be served by reflection.
     #[error("the compiled protos cannot be reflected")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -85,12 +91,21 @@ impl App {
     pub async fn bind(config: Config) -> Result<App, AppError> {
         let recording = Recording::start(config.recorder.as_ref(), config.routing.lease)?;
         let core = Arc::new(Core::new(&config, recording)?);
+        if let Some(tracing) = &config.tracing {
+            core.trace(tracing)?;
+        }
         let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
         let secured = Secured::load(&config, &core)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
         let admin = bind("server.admin_listen", config.server.admin_listen).await?;
-        Ok(App { config, core, tokenizers, secured, grpc, http, admin })
+        Ok(App { config, core, tokenizers, secured, grpc, http, admin, watched: None })
+    }
+
+    /// Lets it read its configuration again, from where it came.
+    pub fn watching(mut self, watched: Watched) -> App {
+        self.watched = Some(watched);
+        self
     }
 
     /// Where the gRPC service listens.
@@ -115,7 +130,7 @@ impl App {
 
     /// Serves until `shutdown`, then lets calls under way end. An error is a task that failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let App { config, core, tokenizers, mut secured, grpc, http, admin } = self;
+        let App { config, core, tokenizers, mut secured, grpc, http, admin, watched } = self;
         tracing::info!(
             grpc = %grpc.address,
             http = %http.address,
@@ -136,16 +151,12 @@ impl App {
 
         let service = RouterServer::new(grpc::Service::new(Arc::clone(&core), Arc::clone(&tokenizers)))
             .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
-        let Http { retries_max, head_max, idle_max, .. } = config.http;
-        let limits = Limits { retries_max, head: head_max, idle: idle_max };
-        let upstream =
-            Upstream::new(Arc::clone(&core), limits, Arc::clone(&secured.upstream), Arc::clone(&secured.api_keys));
+        let upstream = Upstream::new(Arc::clone(&core), Arc::clone(&secured.upstream), Arc::clone(&secured.api_keys));
         let (fleet, starts) = Fleet::new(&config, &core, &upstream, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
             upstream: Arc::clone(&upstream),
             tokenizers: Arc::clone(&tokenizers),
-            body_bytes_max: config.http.body_bytes_max,
         });
         let ours = Routes::new(service)
             .add_service(health_service)
@@ -154,20 +165,35 @@ impl App {
         let guard = Arc::clone(&secured.guard);
         let door =
             |listener, tls, routes, http2_only| Door { listener, tls, guard: Arc::clone(&guard), routes, http2_only };
-        let routes = guard.before(Listener::Grpc, ours.prepare().into_axum_router().merge(forwarded));
+        let routes = guard.before(
+            Listener::Grpc,
+            ours.prepare().into_axum_router().merge(traced::layer(forwarded, Arc::clone(&core))),
+        );
         let grpc_door = door(Listener::Grpc, secured.grpc.take(), routes, true);
         tasks.spawn("grpc", grpc_door.serve(grpc.listener, stop.clone()));
-        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), tokenizers, config.http.body_bytes_max);
+        let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), Arc::clone(&tokenizers));
         let routes = observed::layer(guard.before(Listener::Http, routes), Arc::clone(&core));
+        let routes = traced::layer(routes, Arc::clone(&core));
         let http_door = door(Listener::Http, secured.http.take(), routes, false);
         tasks.spawn("http", http_door.serve(http.listener, stop.clone()));
-        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), fleet));
+        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), Arc::clone(&fleet)));
         let admin_door = door(Listener::Admin, secured.admin.take(), routes, false);
         tasks.spawn("admin", admin_door.serve(admin.listener, stop.clone()));
+        let entry = secured.part();
         tasks.spawn("security", secured.keep(Arc::clone(&core), stop.clone()));
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
         tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         tasks.spawn("fleet", fleet::keep(starts, stop.clone(), DRAIN_MAX));
+        let wanted = Wanted { instances: config.instances.clone(), discovery: config.discovery.clone() };
+        let (reconciler, wanted) = Reconciler::new(Arc::clone(&core), fleet, wanted);
+        tasks.spawn("reconciler", reconciler.run(stop.clone()));
+        if let Some(watched) = watched {
+            let limits = reload::Limits { core: Arc::clone(&core), tokenizers };
+            let fleet = reload::Fleet { wanted };
+            let parts: Vec<Box<dyn Part>> = vec![Box::new(limits), Box::new(entry), Box::new(fleet)];
+            let reloader = Reloader::new(Arc::clone(&core), watched, config, parts);
+            tasks.spawn("reloader", reloader.run(stop.clone()));
+        }
 
         let failed = tokio::select! {
             () = shutdown => None,
@@ -175,6 +201,9 @@ impl App {
         };
         drain(&core, &health).await;
         let stopped = tasks.stop(DRAIN_MAX).await;
+        if let Some(spans) = core.spans() {
+            spans.finish().await;
+        }
         let recorded = tokio::task::spawn_blocking(move || core.recording().finish()).await;
         recorded.expect("the recorder does not panic");
         if let Some(error) = failed {
@@ -219,6 +248,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Tells the router that time passes, so that leases run out.
 async fn keep_time(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
     // A lease is overrun by a tenth, or by a second, at most.
+    // As it is at the start: a change makes the overrun no more than a second.
     let lease = core.router().config().lease;
     let mut ticks = tokio::time::interval((lease / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

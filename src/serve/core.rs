@@ -7,15 +7,21 @@ use super::journal::Journal;
 use super::members::{JoinError, Member, Members};
 use super::news::News;
 use super::recorder::Recording;
-use super::telemetry::labels::{LearnProblem, LoadRead, Outcome, Reported as ReportedState};
+use super::status::{Found, Reloaded};
+use super::telemetry::labels::{Label, LearnProblem, LoadRead, Outcome, ReloadOutcome, Reported as ReportedState};
 use super::telemetry::metrics::{Metrics, Progress, Routed};
+use super::telemetry::spans::Spans;
+use super::upstream::ApiKeyError;
 use crate::config::{self, Config, Protocol};
 use crate::routing::admission::Priority;
 use crate::routing::{
     Availability, Decision, Explanation, Fact, InstanceId, InstanceState, Knowledge, LearnError, Prompt, Reported,
     Request, RouteError, Router, Time,
 };
+use opentelemetry_otlp::ExporterBuildError;
+use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One router, shared by everything that serves it.
@@ -30,7 +36,19 @@ pub struct Core {
     journal: Journal,
     news: News,
     admission: Admission,
-    settings: Vec<(String, String)>,
+    settings: RwLock<Vec<(String, String)>>,
+    limits: RwLock<(config::Http, config::Logs)>,
+    operation: Mutex<Operation>,
+    spans: OnceLock<Spans>,
+}
+
+/// What became of the configuration, and who brings instances.
+#[derive(Default)]
+struct Operation {
+    reload: Option<(Time, ReloadOutcome, Vec<String>)>,
+    found: Vec<Found>,
+    /// What of the wanted fleet could not be had.
+    problems: Vec<String>,
 }
 
 /// Whether an instance must have room for a request.
@@ -51,6 +69,9 @@ pub enum RegisterError {
     /// The router did not take it.
     #[error(transparent)]
     Learn(#[from] LearnError),
+    /// The key that it is to be shown cannot be had.
+    #[error(transparent)]
+    ApiKey(#[from] ApiKeyError),
 }
 
 impl Core {
@@ -67,7 +88,10 @@ impl Core {
             journal: Journal::new(),
             news: News::new(),
             admission: Admission::new(&config.admission),
-            settings: config.settings(),
+            settings: RwLock::new(config.settings()),
+            limits: RwLock::new((config.http, config.logs)),
+            operation: Mutex::default(),
+            spans: OnceLock::new(),
         };
         for instance in &config.instances {
             core.join(instance)?;
@@ -80,8 +104,7 @@ impl Core {
         let health = Health::new(self.health.failures_max, self.health.interval.is_some());
         let id = self.members.join(instance, health)?;
         self.metrics.join(id.index(), &instance.name);
-        let knowledge = if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate };
-        let learned = self.learn(Fact::Joined { instance: id, model: &instance.model, knowledge });
+        let learned = self.learn(Fact::Joined { instance: id, model: &instance.model, knowledge: at_first(instance) });
         if learned.is_err() {
             self.members.leave(id);
         }
@@ -90,10 +113,22 @@ impl Core {
 
     /// Takes an instance out of the fleet; what it was given is not waited for.
     pub(super) fn leave(&self, instance: InstanceId) {
-        if self.members.leave(instance)
-            && let Err(error) = self.learn(Fact::Left { instance })
-        {
+        if !self.members.leave(instance) {
+            return;
+        }
+        self.metrics.instance(instance.index()).left();
+        if let Err(error) = self.learn(Fact::Left { instance }) {
             tracing::warn!(instance = self.member(instance).name, %error, "not all of it could be forgotten");
+        }
+    }
+
+    /// Of what an instance caches is heard otherwise from now on: what was known is forgotten.
+    pub(super) fn set_knowledge_of(&self, id: InstanceId, instance: &config::Instance) {
+        let learned = self
+            .learn(Fact::Known { instance: id, knowledge: at_first(instance) })
+            .and_then(|()| self.learn(Fact::Cleared { instance: id }));
+        if let Err(error) = learned {
+            tracing::debug!(instance = instance.name, %error, "it left just now");
         }
     }
 
@@ -134,6 +169,7 @@ impl Core {
                     best_overlap_tokens: decision.best_overlap_tokens,
                 };
                 self.metrics.decided(Outcome::Routed, Some(&routed), seconds);
+                self.metrics.instance(decision.instance.index()).assigned.increment(1);
                 self.journal.decided(began, decision, is_known(&request.prompt));
             }
             Err(error) => self.metrics.decided(error.into(), None, seconds),
@@ -314,8 +350,67 @@ impl Core {
     }
 
     /// The configuration in force, line by line.
-    pub(super) fn settings(&self) -> &[(String, String)] {
-        &self.settings
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.read().clone()
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn set_settings(&self, settings: Vec<(String, String)>) {
+        *self.settings.write() = settings;
+    }
+
+    /// How requests are forwarded.
+    pub(super) fn http(&self) -> config::Http {
+        self.limits.read().0
+    }
+
+    /// What is logged.
+    pub(super) fn logs(&self) -> config::Logs {
+        self.limits.read().1
+    }
+
+    /// Requests that come from here on are forwarded, and logged, otherwise.
+    pub(super) fn set_limits(&self, http: config::Http, logs: config::Logs) {
+        *self.limits.write() = (http, logs);
+    }
+
+    /// Has requests traced from here on.
+    pub(super) fn trace(&self, config: &config::Tracing) -> Result<(), ExporterBuildError> {
+        let spans = Spans::start(config, Arc::clone(&self.metrics.spans))?;
+        self.spans.set(spans).map_err(drop).expect("an app starts once");
+        Ok(())
+    }
+
+    /// What traces them, if anything does.
+    pub(super) fn spans(&self) -> Option<&Spans> {
+        self.spans.get()
+    }
+
+    /// The configuration was read again.
+    pub(super) fn reloaded(&self, outcome: ReloadOutcome, problems: Vec<String>) {
+        self.metrics.reloaded(outcome);
+        self.operation.lock().reload = Some((self.clock.now(), outcome, problems));
+    }
+
+    /// How that went, if it was.
+    pub(super) fn last_reload(&self) -> Option<Reloaded> {
+        let operation = self.operation.lock();
+        let (at, outcome, problems) = operation.reload.as_ref()?;
+        let age_seconds = self.clock.now().since(*at).as_secs_f64();
+        Some(Reloaded { outcome: outcome.name().to_owned(), age_seconds, problems: problems.clone() })
+    }
+
+    /// What the sources of instances found, and what of it could not be had.
+    pub(super) fn set_found(&self, found: Vec<Found>, problems: Vec<String>) {
+        let mut operation = self.operation.lock();
+        operation.found = found;
+        operation.problems = problems;
+    }
+
+    /// The same, as it was last told.
+    pub(super) fn found(&self) -> (Vec<Found>, Vec<String>) {
+        let operation = self.operation.lock();
+        (operation.found.clone(), operation.problems.clone())
     }
 
     /// Time since it was made.
@@ -336,6 +431,8 @@ impl Core {
             metrics.totals(&state, self.router.cached_blocks(state.instance));
             metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
             metrics.saturated.set(if self.router.is_saturated(&state.load) { 1.0 } else { 0.0 });
+            let is_connected = self.member(state.instance).is_connected();
+            metrics.connected.set(if is_connected { 1.0 } else { 0.0 });
             metrics.load_foreign.set(state.load.foreign_requests.into());
             metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }
@@ -368,8 +465,12 @@ impl Core {
 
     pub(super) fn set_connected(&self, instance: InstanceId, connected: bool) {
         self.member(instance).set_connected(connected);
-        self.metrics.instance(instance.index()).connected.set(if connected { 1.0 } else { 0.0 });
     }
+}
+
+/// How far the index is to be believed about an instance before anything was heard from it.
+fn at_first(instance: &config::Instance) -> Knowledge {
+    if instance.kv_events.is_some() { Knowledge::Degraded } else { Knowledge::Approximate }
 }
 
 /// Whether a prompt's content can be looked up, and not only its length.

@@ -6,6 +6,8 @@
 //! There are no leases: an instance that dies without a word is found by its checks and stays in the fleet as `down`, until
 //! it answers again or whoever brought it takes it out.
 
+pub(super) mod reconcile;
+
 use super::core::{Core, RegisterError};
 use super::members::JoinError;
 use super::tasks::{TaskError, Tasks};
@@ -20,7 +22,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Who brought an instance.
@@ -31,7 +33,6 @@ pub enum Origin {
     /// Someone registered it.
     Api,
     /// It was discovered.
-    #[allow(dead_code, reason = "for what finds instances by itself")]
     Discovery,
 }
 
@@ -45,6 +46,8 @@ pub(super) struct Fleet {
     /// Bounded by the fleet: a few for each instance.
     starts: mpsc::UnboundedSender<Start>,
     inside: Mutex<Inside>,
+    /// Told when someone is gone for good.
+    changed: Notify,
 }
 
 /// Who is in, and who looks after them.
@@ -96,6 +99,7 @@ impl Fleet {
             stop,
             starts,
             inside: Mutex::default(),
+            changed: Notify::new(),
         };
         let mut inside = fleet.inside.lock();
         for (position, instance) in config.instances.iter().enumerate() {
@@ -115,6 +119,7 @@ impl Fleet {
             let (name, endpoint) = (other.instance.name.clone(), listened.to_string());
             return Err(JoinError::ListenTaken { name, endpoint }.into());
         }
+        self.upstream.expect(&instance.access)?;
         let id = self.core.join(instance)?;
         self.watch(&mut inside, id, instance, origin);
         tracing::info!(instance = instance.name, url = instance.url, ?origin, "it joined the fleet");
@@ -137,10 +142,17 @@ impl Fleet {
     ///
     /// Whoever asked may go away: it leaves all the same.
     pub async fn leave(self: &Arc<Self>, id: InstanceId, limit: Duration) -> Option<u32> {
+        self.begin_leave(id, limit)?.await.ok()
+    }
+
+    /// The same without waiting for it: from here on nobody takes it for one of the fleet, and its name is free.
+    fn begin_leave(self: &Arc<Self>, id: InstanceId, limit: Duration) -> Option<oneshot::Receiver<u32>> {
         let mut watched = {
             let mut inside = self.inside.lock();
             self.core.set_draining(id, true);
-            inside.members.remove(&id)?
+            let watched = inside.members.remove(&id)?;
+            self.core.member(id).set_leaving();
+            watched
         };
         let fleet = Arc::clone(self);
         let (left, leaving) = oneshot::channel();
@@ -155,20 +167,48 @@ impl Fleet {
             let _ = fleet.stop.run_until_cancelled(tokio::time::timeout(limit, idle)).await;
             watched.stop.cancel();
             watched.running.recv().await;
-            fleet.stop_reading_load(&watched.instance);
+            fleet.stop_reading_load(&mut fleet.inside.lock(), &watched.instance);
             let unfinished = fleet.core.router().requests_at(id);
             fleet.core.leave(id);
             tracing::info!(instance = watched.instance.name, unfinished, "it left the fleet");
+            fleet.changed.notify_one();
             // Nobody may be waiting any more.
             let _ = left.send(unfinished);
             Ok(())
         };
         self.start(name, task);
-        leaving.await.ok()
+        Some(leaving)
+    }
+
+    /// An instance stays where it is, and publishes what it caches elsewhere, or otherwise: what is known of its cache is
+    /// forgotten, and it is watched anew. Its requests notice nothing.
+    fn watch_anew(self: &Arc<Self>, id: InstanceId, instance: &Instance, origin: Origin) {
+        let mut inside = self.inside.lock();
+        let Some(watched) = inside.members.get_mut(&id) else {
+            return;
+        };
+        // What stands for it meanwhile is watched by nobody.
+        let (_, nobody) = mpsc::channel(1);
+        let meanwhile = Watched { instance: instance.clone(), origin, stop: self.stop.child_token(), running: nobody };
+        let mut before = std::mem::replace(watched, meanwhile);
+        drop(inside);
+        let (fleet, instance) = (Arc::clone(self), instance.clone());
+        self.start(format!("watch anew {}", instance.name), async move {
+            before.stop.cancel();
+            before.running.recv().await;
+            // Held, so that it cannot leave in between.
+            let mut inside = fleet.inside.lock();
+            if inside.members.contains_key(&id) && !fleet.stop.is_cancelled() {
+                fleet.core.set_knowledge_of(id, &instance);
+                fleet.stop_reading_load(&mut inside, &before.instance);
+                fleet.watch(&mut inside, id, &instance, origin);
+                tracing::info!(instance = instance.name, "its cache events are heard otherwise from now on");
+            }
+            Ok(())
+        });
     }
 
     /// The instances of one origin that are in and do not leave, by id.
-    #[allow(dead_code, reason = "for what compares the fleet with what it should be")]
     pub fn of(&self, origin: Origin) -> Vec<(InstanceId, Instance)> {
         let inside = self.inside.lock();
         let of_it = inside.members.iter().filter(|(_, watched)| watched.origin == origin);
@@ -224,8 +264,7 @@ impl Fleet {
         inside.loads.insert(url, (stop, 1));
     }
 
-    fn stop_reading_load(&self, instance: &Instance) {
-        let mut inside = self.inside.lock();
+    fn stop_reading_load(&self, inside: &mut Inside, instance: &Instance) {
         let Some((stop, ranks)) = inside.loads.get_mut(&instance.url) else {
             return;
         };

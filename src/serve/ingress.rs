@@ -9,5 +9,6 @@ pub(super) mod listener;
 pub(super) mod observed;
 mod status;
 mod texts;
+pub(super) mod traced;
 mod ui;
 pub(super) mod vllm;

@@ -27,6 +27,8 @@ pub struct Member {
     addresses: [Option<String>; Protocol::ALL.len()],
     section: String,
     joined: AtomicBool,
+    /// It ends what it has, and its name is free.
+    leaving: AtomicBool,
     connected: AtomicBool,
     pub(super) health: Mutex<Health>,
 }
@@ -70,6 +72,12 @@ pub enum JoinError {
         /// Where.
         endpoint: String,
     },
+    /// It was in the fleet, and is not gone yet.
+    #[error("{name:?} has not ended yet what it was given before it left")]
+    Leaving {
+        /// Its name.
+        name: String,
+    },
     /// There is no place left.
     #[error("this router has known {} different instances and has no place for another; restart it", InstanceId::LIMIT)]
     Full,
@@ -110,12 +118,19 @@ impl Member {
             addresses: Protocol::ALL.map(|protocol| instance.address(protocol)),
             section: instance.section().to_owned(),
             joined: AtomicBool::new(true),
+            leaving: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             health: Mutex::new(health),
         }
     }
 
-    fn was(&self, instance: &config::Instance) -> bool {
+    /// From here on another one may have its name and its URL.
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is this instance, whatever it publishes and where.
+    pub(super) fn was(&self, instance: &config::Instance) -> bool {
         let addresses = Protocol::ALL.iter().all(|&at| self.address(at) == instance.address(at).as_deref());
         (&self.name, &self.model) == (&instance.name, &instance.model)
             && self.data_parallel_rank == instance.data_parallel_rank
@@ -138,6 +153,12 @@ impl Members {
     pub fn join(&self, instance: &config::Instance, health: Health) -> Result<InstanceId, JoinError> {
         let _change = self.change.lock();
         for (_, other) in self.joined() {
+            if other.leaving.load(Ordering::Relaxed) {
+                if other.was(instance) {
+                    return Err(JoinError::Leaving { name: instance.name.clone() });
+                }
+                continue;
+            }
             if other.name == instance.name {
                 return Err(JoinError::NameTaken { name: instance.name.clone() });
             }
@@ -150,6 +171,7 @@ impl Members {
             Some((id, member)) => {
                 *member.health.lock() = health;
                 member.set_connected(false);
+                member.leaving.store(false, Ordering::Relaxed);
                 member.joined.store(true, Ordering::Relaxed);
                 id
             }

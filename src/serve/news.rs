@@ -138,7 +138,8 @@ impl Told {
             | Fact::FirstToken { .. }
             | Fact::Finished { .. }
             | Fact::Abandoned { .. }
-            | Fact::TimePassed => None,
+            | Fact::TimePassed
+            | Fact::Ruled { .. } => None,
         }
     }
 }

@@ -5,10 +5,12 @@
 
 use super::core::Core;
 use super::ingress::guard::Guard;
+use super::reload::{Part, Step};
 use super::telemetry::labels::{Certificate, Material, Reload};
 use super::tls::{ClientTls, HTTP_1, HTTP_2, ServerTls, TlsError};
 use super::upstream::{ApiKeyError, ApiKeys};
-use crate::config::{self, Config, KeyLine, ListenerTls, key_lines};
+use crate::config::{self, Config, KeyLine, ListenerTls, Problem, key_lines};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::error::Error;
@@ -65,6 +67,8 @@ pub(super) struct Secured {
     pub upstream: Arc<ClientTls>,
     pub api_keys: Arc<ApiKeys>,
     pub guard: Arc<Guard>,
+    /// What is configured of clients' keys now.
+    keys: Arc<Mutex<config::Keys>>,
     watched: Vec<Watched>,
     every: Duration,
 }
@@ -111,11 +115,23 @@ impl Secured {
         watched.push(Watched::new(Material::ApiKeys, move || files.files(), move || Ok(read.reload()?)));
 
         let guard = Guard::new(Arc::clone(core), *limits);
-        read_keys(keys, &guard)?;
-        let (keys, guarded) = (keys.clone(), Arc::clone(&guard));
-        let file: Vec<PathBuf> = keys.file.iter().cloned().collect();
-        watched.push(Watched::new(Material::Keys, move || file.clone(), move || Ok(read_keys(&keys, &guarded)?)));
-        Ok(Secured { grpc, http, admin, upstream: client, api_keys, guard, watched, every: tls.reload })
+        replace_keys(&guard, keys, lines_of(keys)?.as_deref());
+        let keys = Arc::new(Mutex::new(keys.clone()));
+        watched.push({
+            let (named, keys, guard) = (Arc::clone(&keys), Arc::clone(&keys), Arc::clone(&guard));
+            let files = move || named.lock().file.iter().cloned().collect();
+            Watched::new(Material::Keys, files, move || {
+                let keys = keys.lock();
+                replace_keys(&guard, &keys, lines_of(&keys)?.as_deref());
+                Ok(())
+            })
+        });
+        Ok(Secured { grpc, http, admin, upstream: client, api_keys, guard, keys, watched, every: tls.reload })
+    }
+
+    /// What goes by `[keys]` and `[limits]`.
+    pub fn part(&self) -> Entry {
+        Entry { guard: Arc::clone(&self.guard), keys: Arc::clone(&self.keys) }
     }
 
     /// Looks at the files again and again.
@@ -141,10 +157,38 @@ impl Secured {
     }
 }
 
-/// Puts in force what file and setting say about keys.
-fn read_keys(keys: &config::Keys, guard: &Guard) -> Result<(), SecurityError> {
+/// `[keys]` and `[limits]`.
+pub(super) struct Entry {
+    guard: Arc<Guard>,
+    keys: Arc<Mutex<config::Keys>>,
+}
+
+impl Part for Entry {
+    fn prepare(&self, _now: &Config, next: &Config) -> Result<Step, Vec<Problem>> {
+        let lines = lines_of(&next.security.keys).map_err(|error| {
+            let (path, what) = ("keys".to_owned(), error.to_string());
+            vec![Problem { path, what, advice: "mend it, or set it back".to_owned() }]
+        })?;
+        let (guard, in_force) = (Arc::clone(&self.guard), Arc::clone(&self.keys));
+        let (keys, limits) = (next.security.keys.clone(), next.security.limits);
+        Ok(Box::new(move || {
+            guard.replace_limits(limits);
+            // Held while both change, so that a look at the file does not put the old ones back.
+            let mut in_force = in_force.lock();
+            replace_keys(&guard, &keys, lines.as_deref());
+            *in_force = keys;
+        }))
+    }
+}
+
+fn replace_keys(guard: &Guard, keys: &config::Keys, lines: Option<&[KeyLine]>) {
+    guard.replace_keys(lines, keys.quota, keys.forward);
+}
+
+/// What file and setting say about keys; `None` where nobody is asked for one.
+fn lines_of(keys: &config::Keys) -> Result<Option<Vec<KeyLine>>, SecurityError> {
     if !keys.are_asked_for() {
-        return Ok(());
+        return Ok(None);
     }
     let mut text = keys.lines.clone().unwrap_or_default();
     if let Some(path) = &keys.file {
@@ -164,8 +208,7 @@ fn read_keys(keys: &config::Keys, guard: &Guard) -> Result<(), SecurityError> {
         // A file that is being written is empty for a moment, in which nobody should be locked out.
         return Err(SecurityError::KeyLines { what: "there is no key".to_owned() });
     }
-    guard.replace_keys(Some(&lines), keys.quota, keys.forward);
-    Ok(())
+    Ok(Some(lines))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -41,6 +41,41 @@ pub struct Status {
     pub decisions: Vec<Placed>,
     /// The configuration in force: where, and what. Secrets are not in it.
     pub settings: Vec<(String, String)>,
+    /// How it went when the configuration was last read again, if it was.
+    #[serde(default)]
+    pub reload: Option<Reloaded>,
+    /// Who is asked for instances, and what they found.
+    #[serde(default)]
+    pub sources: Vec<Found>,
+    /// What of the wanted fleet could not be had.
+    #[serde(default)]
+    pub fleet_problems: Vec<String>,
+}
+
+/// The configuration was read again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// `applied`, `unchanged` or `refused`.
+    pub outcome: String,
+    /// Seconds since then.
+    pub age_seconds: f64,
+    /// Why it was refused, if it was: everything that is wrong with it.
+    pub problems: Vec<String>,
+}
+
+/// A source of instances.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Which.
+    pub source: String,
+    /// How many it found, as far as it is believed.
+    pub instances: usize,
+    /// Whether it ever answered.
+    pub asked: bool,
+    /// Seconds since it found these.
+    pub age_seconds: f64,
+    /// Why it is not believed, or cannot be asked, if so.
+    pub problem: Option<String>,
 }
 
 /// Requests that wait because all instances that may take them are saturated.
@@ -140,6 +175,7 @@ impl Status {
         let (index, states, history) = (core.router().index_stats(), core.instances(), core.journal().steps());
         let knowledge: Vec<Knowledge> = states.iter().map(|state| state.knowledge).collect();
         let config = core.router().config();
+        let (sources, fleet_problems) = core.found();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy: config.policy_spec().to_string(),
@@ -155,7 +191,10 @@ impl Status {
             step_seconds: journal::STEP.as_secs(),
             history,
             decisions: core.journal().decisions().iter().map(|entry| Placed::of(core, entry)).collect(),
-            settings: core.settings().to_vec(),
+            settings: core.settings(),
+            reload: core.last_reload(),
+            sources,
+            fleet_problems,
         }
     }
 }

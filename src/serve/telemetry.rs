@@ -1,4 +1,4 @@
-//! What an operator can see: metrics and logs.
+//! What an operator can see: metrics, logs and traces.
 
 mod declaration;
 mod document;
@@ -7,5 +7,6 @@ pub mod logs;
 pub(super) mod metrics;
 mod process;
 mod registry;
+pub(super) mod spans;
 
 pub use document::document as metrics_document;

@@ -25,6 +25,7 @@ use segments::Segments;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use template::{Template, TemplateError};
 pub use texts::tokenizer_for_traces;
@@ -37,7 +38,7 @@ const AT_ONCE: usize = 32;
 pub(super) struct Tokenizers {
     by_model: HashMap<String, Arc<Tokenizer>>,
     at_once: Arc<Semaphore>,
-    within: Duration,
+    within_milliseconds: AtomicU64,
 }
 
 /// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
@@ -96,6 +97,10 @@ pub(super) enum Untokenized {
     Late,
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Tokenizers {
     /// Loads each model's. No request waits for its tokens longer than `within`.
     pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
@@ -103,8 +108,13 @@ impl Tokenizers {
         Ok(Tokenizers {
             by_model: loaded.collect::<Result<_, _>>()?,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            within,
+            within_milliseconds: AtomicU64::new(milliseconds(within)),
         })
+    }
+
+    /// Requests that come from here on wait this long at most.
+    pub fn set_within(&self, within: Duration) {
+        self.within_milliseconds.store(milliseconds(within), Ordering::Relaxed);
     }
 
     /// The token ids of a text, with the special tokens that its model wants.
@@ -123,7 +133,8 @@ impl Tokenizers {
             drop(permit);
             tokens
         });
-        match tokio::time::timeout(self.within, work).await {
+        let within = Duration::from_millis(self.within_milliseconds.load(Ordering::Relaxed));
+        match tokio::time::timeout(within, work).await {
             // A panic of the tokenizer is one request's loss.
             Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
                 Unknown::MoreThanText => Untokenized::MoreThanText,

@@ -24,10 +24,11 @@ use super::core::{Core, Room};
 use super::ingress::guard::Entered;
 use super::ingress::http::api::Api;
 use super::ingress::http::responses::Makers;
+use super::ingress::traced::Traced;
 use super::telemetry::labels::Failure;
 use super::ticket::Ticket;
 use super::tls::ClientTls;
-use crate::config::Protocol;
+use crate::config::{InstanceAccess, Protocol};
 use crate::routing::admission::Ask;
 use crate::routing::{Decision, InstanceId, RouteError};
 use answer::Answer;
@@ -70,19 +71,7 @@ pub(super) struct Upstream {
     grpc: Client<Connector, Full<Bytes>>,
     api_keys: Arc<ApiKeys>,
     budget: Budget,
-    limits: Limits,
     makers: Arc<Makers>,
-}
-
-/// What a request may cost.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// How often it may be sent again.
-    pub retries_max: u32,
-    /// How long an instance may take to begin its answer.
-    pub head: Option<Duration>,
-    /// How long an answer may be silent.
-    pub idle: Option<Duration>,
 }
 
 /// A request as it came.
@@ -193,7 +182,7 @@ impl Verdict {
 }
 
 impl Upstream {
-    pub fn new(core: Arc<Core>, limits: Limits, tls: Arc<ClientTls>, api_keys: Arc<ApiKeys>) -> Arc<Self> {
+    pub fn new(core: Arc<Core>, tls: Arc<ClientTls>, api_keys: Arc<ApiKeys>) -> Arc<Self> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_MAX));
@@ -211,7 +200,7 @@ impl Upstream {
             .http2_keep_alive_interval(Some(PING_EVERY))
             .http2_keep_alive_timeout(PING_MAX)
             .build(Connector { http2: true, ..connector });
-        Arc::new(Upstream { core, client, grpc, api_keys, budget: Budget::default(), limits, makers: Arc::default() })
+        Arc::new(Upstream { core, client, grpc, api_keys, budget: Budget::default(), makers: Arc::default() })
     }
 
     /// Who made which response.
@@ -226,6 +215,11 @@ impl Upstream {
         let mut placed = self.admit(forward, place).await?;
         loop {
             let instance = placed.instance;
+            if let Some(Traced(span)) = traced(forward).filter(|Traced(span)| span.is_sampled()) {
+                let policy = self.core.router().config().policy.name();
+                let name = &self.core.member(instance).name;
+                span.placed(name, policy, placed.decision.as_ref(), tried.len() + 1);
+            }
             match self.attempt(forward, instance).await {
                 Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
@@ -235,7 +229,7 @@ impl Upstream {
                     drop(ticket);
                     let refused = response.map(|response| (Placed { instance, decision, ticket: None }, response));
                     tried.push(instance);
-                    let is_last = tried.len() > self.limits.retries_max as usize || !self.budget.spend();
+                    let is_last = tried.len() > self.core.http().retries_max as usize || !self.budget.spend();
                     // It was admitted once, and its first booking is given back: it does not wait again.
                     let elsewhere = if is_last { None } else { place.place(&tried, Room::Made).ok() };
                     placed = match elsewhere {
@@ -342,6 +336,11 @@ impl Upstream {
     }
 
     /// What it is shown, whoever asks.
+    /// Reads the key for an instance that is about to join.
+    pub fn expect(&self, access: &InstanceAccess) -> Result<(), ApiKeyError> {
+        self.api_keys.add(access)
+    }
+
     fn api_key(&self, instance: InstanceId) -> Option<HeaderValue> {
         self.api_keys.of(&self.core.member(instance).access)
     }
@@ -356,7 +355,7 @@ impl Upstream {
             Protocol::VllmEngine | Protocol::Inference => &self.grpc,
         };
         let answer = client.request(request);
-        let answer = match self.limits.head {
+        let answer = match self.core.http().head_max {
             Some(head) => match tokio::time::timeout(head, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
@@ -409,6 +408,9 @@ impl Upstream {
         let uri: Uri = format!("{}{path}", member.address(forward.protocol)?).parse().ok()?;
         let rank = member.data_parallel_rank;
         let mut headers = headers::to_instance(&ClientHeaders::of(forward.head), rank, self.api_key(instance));
+        if let (Some(spans), Some(Traced(span))) = (self.core.spans(), traced(forward)) {
+            spans.inject(span, &mut headers);
+        }
         let body = match forward.protocol {
             Protocol::OpenAi => forward.body.clone(),
             Protocol::VllmEngine | Protocol::Inference => {
@@ -430,7 +432,9 @@ impl Upstream {
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
         let entered = Entered::of(&forward.head.extensions).clone();
-        let answer = Answer::new(Arc::clone(&self.core), placed, body, self.limits.idle, entered);
+        let silence_max = self.core.http().idle_max;
+        let answer = Answer::new(Arc::clone(&self.core), placed, body, silence_max, entered);
+        let answer = answer.traced(traced(forward).cloned());
         *response.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
                 let api = Api::of(&forward.head.method, forward.head.uri.path());
@@ -442,4 +446,8 @@ impl Upstream {
         };
         response
     }
+}
+
+fn traced<'a>(forward: &'a Forward<'_>) -> Option<&'a Traced> {
+    forward.head.extensions.get()
 }

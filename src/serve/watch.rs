@@ -1,5 +1,6 @@
 //! What the router hears from the instances.
 
+pub(super) mod discovery;
 pub(super) mod health;
 pub mod kv_events;
 pub(super) mod load;

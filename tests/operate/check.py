@@ -45,11 +45,15 @@ def chart(folder):
     """Rendered with everything on: Kubernetes' own objects are valid, the configuration is, and a bad value is refused."""
     warmpath = Chart.load("deploy/helm/warmpath")
     on = {"enabled": True}
-    rendered = warmpath.render({"serviceMonitor": on, "prometheusRule": on, "dashboard": on, "autoscaling": on})
+    found = {"port": 8000, "instance": {"model": MODEL, "kv_events_port": 5557}}
+    discovery = {"kubernetes": [found | {"service": "vllm"}, found | {"pods": "app=vllm", "namespace": "other"}],
+                 "dns": [found | {"name": "vllm.default.svc.cluster.local"}]}
+    rendered = warmpath.render({"serviceMonitor": on, "prometheusRule": on, "dashboard": on, "autoscaling": on,
+                                "discovery": discovery})
     text = "\n---\n".join(rendered.values())
     objects = [part for part in re.split(r"(?m)^---\s*$", text) if re.search(r"(?m)^kind:", part)]
     native = [part for part in objects if "monitoring.coreos.com" not in part]
-    assert len(objects) == 11, len(objects)
+    assert len(objects) == 15, len(objects)
     for position, part in enumerate(native):
         file = folder / f"{position}.yaml"
         file.write_text(part)

@@ -1,7 +1,7 @@
 //! The configuration, as an operator writes it.
 
 use std::time::Duration;
-use warmpath::config::{Admission, Config, Endpoint};
+use warmpath::config::{Admission, Config, Endpoint, Source};
 use warmpath::routing;
 use warmpath::routing::admission::Saturation;
 use warmpath::routing::policy::PolicyKind;
@@ -262,4 +262,102 @@ fn weights_and_intervals_make_sense() {
     }
     let never = Config::parse(&format!("[watch]\nload_interval_busy_ms = 0\n{INSTANCE}")).unwrap();
     assert_eq!(never.watch.load, None);
+}
+
+/// What the schema says is wrong with a file.
+fn refused_by_schema(text: &str) -> Vec<String> {
+    let validator = jsonschema::validator_for(&Config::schema()).unwrap();
+    let file: serde_json::Value = serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
+    validator.iter_errors(&file).map(|error| format!("{} {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn the_schema_takes_the_example_and_what_is_commented_out_in_it_and_refuses_what_the_checks_refuse() {
+    assert_eq!(refused_by_schema(Config::EXAMPLE), [""; 0]);
+    // Settings that are comments in the example are taken, too.
+    let is_setting = |line: &str| {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        line.starts_with("[[")
+            || line.starts_with("[recorder]")
+            || line
+                .split(" = ")
+                .next()
+                .is_some_and(|name| line.contains(" = ") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let all: Vec<&str> = Config::EXAMPLE
+        .lines()
+        .map(|line| if is_setting(line) { line.strip_prefix("# ").unwrap_or(line) } else { line })
+        .collect();
+    let all = all.join("\n");
+    assert!(
+        all.contains("\n[[discovery.kubernetes]]") && all.contains("\n[[tokenizers]]") && all.contains("\n[recorder]")
+    );
+    assert_eq!(refused_by_schema(&all), [""; 0], "{all}");
+
+    for (wrong, place) in [
+        ("[server]\nlisen = \"127.0.0.1:1\"\n", "/server"),
+        ("typo = 1\n", ""),
+        ("[routing]\nblock_size = \"16\"\n", "/routing/block_size"),
+        ("[routing]\nlease_seconds = 0\n", "/routing/lease_seconds"),
+        ("[[instances]]\nname = \"a\"\nurl = \"http://a:1\"\n", "/instances/0"),
+        ("[[discovery.dns]]\nname = \"a\"\n", "/discovery/dns/0"),
+        ("[tracing]\nsample_ratio = 2.0\n", "/tracing/sample_ratio"),
+        ("[logs]\nrequests = \"yes\"\n", "/logs/requests"),
+    ] {
+        let refused = refused_by_schema(wrong);
+        assert!(!refused.is_empty() && refused.iter().all(|error| error.starts_with(place)), "{wrong}: {refused:?}");
+        assert!(Config::parse(&format!("{wrong}{INSTANCE}")).is_err(), "{wrong}");
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
+fn where_instances_are_found_is_read_and_checked() {
+    let template =
+        "instance = { model = \"m\", protocol = \"grpc\", kv_events_port = 5557, kv_events_topic = \"kv\" }\n";
+    let text = format!(
+        "[discovery]\nempty_seconds = 7\ndrain_seconds = 8\n[[discovery.file]]\npath = \"/a.json\"\n\
+         [[discovery.dns]]\nname = \"_http._tcp.a\"\nserver = \"[::1]:53\"\ninterval_min_seconds = 2\n{template}\
+         [[discovery.kubernetes]]\npods = \"app=a\"\nport = 8000\n{template}"
+    );
+    let discovery = Config::parse(&text).unwrap().discovery;
+    assert_eq!((discovery.empty_for.as_secs(), discovery.drain_max.as_secs()), (7, 8));
+    let names: Vec<String> = discovery.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["file /a.json", "dns _http._tcp.a", "kubernetes (own namespace) pods app=a port 8000"]);
+    let Source::Dns(dns) = &discovery.sources[1] else { panic!("{discovery:?}") };
+    assert_eq!((dns.port, dns.interval_min.as_secs(), dns.interval_max.as_secs()), (None, 2, 60));
+    let [found] = &dns.template.instances("pod", "fd00::1", 8000).unwrap()[..] else { panic!("there is one") };
+    assert_eq!((found.name.as_str(), found.url.as_str()), ("pod", "grpc://[fd00::1]:8000"));
+    let events = found.kv_events.as_ref().unwrap();
+    assert_eq!((events.endpoint.to_string().as_str(), events.topic.as_str()), ("tcp://[fd00::1]:5557", "kv"));
+
+    let wrong = "[[discovery.file]]\n[[discovery.dns]]\nname = \"a b\"\nport = 0\ninstance = { model = \"\" }\n\
+                 [[discovery.dns]]\nname = \"_a\"\nport = 1\ninterval_min_seconds = 9\ninterval_max_seconds = 8\nserver = \"x\"\n\
+                 [[discovery.kubernetes]]\nservice = \"a\"\npods = \"b\"\ninstance = { model = \"m\", protocol = \"ftp\", kv_events_topic = \"t\" }\n\
+                 [tracing]\nendpoint = \"collector\"\nsample_ratio = 2\nqueue_spans_max = 0\n[logs]\nformat = \"xml\"\n";
+    let found = problems(wrong);
+    let paths: Vec<&str> = found.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "discovery.file[0].path",
+            "discovery.dns[0].name",
+            "discovery.dns[0].port",
+            "discovery.dns[0].port",
+            "discovery.dns[0].instance.model",
+            "discovery.dns[1].port",
+            "discovery.dns[1].server",
+            "discovery.dns[1].interval_max_seconds",
+            "discovery.dns[1].instance",
+            "discovery.kubernetes[0]",
+            "discovery.kubernetes[0].port",
+            "discovery.kubernetes[0].instance.protocol",
+            "discovery.kubernetes[0].instance.kv_events_port",
+            "logs.format",
+            "tracing.endpoint",
+            "tracing.sample_ratio",
+            "tracing.queue_spans_max",
+        ],
+        "{found:?}"
+    );
 }

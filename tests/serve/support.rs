@@ -13,7 +13,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use warmpath::config::{
-    Admission, Config, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch,
+    Admission, Config, Discovery, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security,
+    Server, Watch,
 };
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
@@ -158,6 +159,10 @@ pub fn config(instances: Vec<Instance>) -> Config {
         admission: Admission::default(),
         watch: Watch { discover_kv_events: false, load: None },
         security: Security::default(),
+        discovery: Discovery::default(),
+        reload: Reload::default(),
+        logs: Logs::default(),
+        tracing: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{Admission, Config, Health, Http, Instance, InstanceAccess, KvEvents, Security, Server, Watch};
+use crate::config::{
+    Admission, Config, Discovery, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security, Server,
+    Watch,
+};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
@@ -47,9 +50,22 @@ impl Fleet {
         let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
         let watch = Watch::default();
         let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
-        let (admission, security) = (Admission::default(), Security::default());
-        let mut config =
-            Config { server, http, health, routing, instances: none, tokenizers, recorder, watch, admission, security };
+        let mut config = Config {
+            server,
+            http,
+            health,
+            routing,
+            instances: none,
+            tokenizers,
+            recorder,
+            watch,
+            admission: Admission::default(),
+            security: Security::default(),
+            discovery: Discovery::default(),
+            reload: Reload::default(),
+            logs: Logs::default(),
+            tracing: None,
+        };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {

@@ -99,7 +99,6 @@ impl Guard {
     }
 
     /// From now on these limits hold: for connections those that come, for requests all.
-    #[allow(dead_code, reason = "for who reloads the configuration")]
     pub fn replace_limits(&self, limits: Limits) {
         let mut in_force = self.in_force.write();
         let InForce { keys, forward, .. } = &**in_force;

@@ -49,18 +49,12 @@ struct Server {
     upstream: Arc<Upstream>,
     models: Models,
     tokenizers: Arc<Tokenizers>,
-    body_bytes_max: usize,
 }
 
 /// Every path and method, forwarded.
-pub(in crate::serve) fn routes(
-    core: Arc<Core>,
-    upstream: Arc<Upstream>,
-    tokenizers: Arc<Tokenizers>,
-    body_bytes_max: usize,
-) -> Router {
+pub(in crate::serve) fn routes(core: Arc<Core>, upstream: Arc<Upstream>, tokenizers: Arc<Tokenizers>) -> Router {
     let models = Models::new(Arc::clone(&core), Arc::clone(&upstream));
-    Router::new().fallback(serve).with_state(Arc::new(Server { core, upstream, models, tokenizers, body_bytes_max }))
+    Router::new().fallback(serve).with_state(Arc::new(Server { core, upstream, models, tokenizers }))
 }
 
 async fn serve(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
@@ -117,12 +111,13 @@ impl Server {
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
-        let too_long = || Error::BodyTooLong { bytes_max: self.body_bytes_max };
+        let bytes_max = self.core.http().body_bytes_max;
+        let too_long = || Error::BodyTooLong { bytes_max };
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > self.body_bytes_max) {
+        if announced.is_some_and(|length: usize| length > bytes_max) {
             return Err(too_long());
         }
-        match Limited::new(body, self.body_bytes_max).collect().await {
+        match Limited::new(body, bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
             Err(error) if is_late(&*error) => Err(Error::BodyLate),
@@ -132,7 +127,7 @@ impl Server {
 
     /// What is known of a prompt, and what of that is guessed.
     async fn known(&self, api: Api, view: Option<&View<'_>>, model: Option<&str>, body: &Bytes) -> Known {
-        let block_size = self.core.router().config().block_size;
+        let block_size = self.core.router().block_size();
         let is_passed = view.is_none() && api == Api::Other;
         if !api.computes() || is_passed {
             return Known::Nothing;

@@ -33,7 +33,7 @@ impl KnownText {
             Err(Untokenized::Unsupported) => Guess::Unsupported,
         };
         core.metrics().guesses.of(guess).increment(1);
-        let contents = said.contents(core.router().config().block_size);
+        let contents = said.contents(core.router().block_size());
         KnownText::Guessed { contents, tokens: said.tokens(None) }
     }
 

@@ -50,7 +50,6 @@ pub(in crate::serve) struct Server {
     pub core: Arc<Core>,
     pub upstream: Arc<Upstream>,
     pub tokenizers: Arc<Tokenizers>,
-    pub body_bytes_max: usize,
 }
 
 /// The names of the services.
@@ -106,11 +105,12 @@ impl Server {
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
-        match Limited::new(body, self.body_bytes_max).collect().await {
+        let bytes_max = self.core.http().body_bytes_max;
+        match Limited::new(body, bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
                 self.core.metrics().refused(Listener::Grpc, labels::Refusal::BodyBytes);
-                let what = format!("the message is longer than {} bytes", self.body_bytes_max);
+                let what = format!("the message is longer than {bytes_max} bytes");
                 Err((Answer::BadBody, Status::resource_exhausted(what)))
             }
             Err(error) if is_late(&*error) => {

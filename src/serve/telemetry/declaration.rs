@@ -73,6 +73,12 @@ pub(super) enum Metric {
     QueuedBytes,
     QueueWait,
     Shed,
+    ConfigReloads,
+    ConfigLastReload,
+    DiscoveryUpdates,
+    DiscoveryInstances,
+    DiscoveryFailing,
+    TraceSpans,
 }
 
 /// How a metric is kept.
@@ -195,6 +201,12 @@ impl Metric {
         Metric::QueuedBytes,
         Metric::QueueWait,
         Metric::Shed,
+        Metric::ConfigReloads,
+        Metric::ConfigLastReload,
+        Metric::DiscoveryUpdates,
+        Metric::DiscoveryInstances,
+        Metric::DiscoveryFailing,
+        Metric::TraceSpans,
     ];
 
     /// Its position in [`ALL`](Self::ALL).
@@ -559,6 +571,42 @@ impl Metric {
                 Kind::Counter,
                 Unit::Count,
                 "Requests that were refused because all instances that might take them were saturated, by why.",
+            ),
+            Metric::ConfigReloads => (
+                "warmpath_config_reloads_total",
+                Kind::Counter,
+                Unit::Count,
+                "Times that the configuration was read again, by how it went.",
+            ),
+            Metric::ConfigLastReload => (
+                "warmpath_config_last_reload_ok",
+                Kind::Gauge,
+                Unit::Count,
+                "Whether the configuration in force is the file's: 0 after the file was refused.",
+            ),
+            Metric::DiscoveryUpdates => (
+                "warmpath_discovery_updates_total",
+                Kind::Counter,
+                Unit::Count,
+                "What sources of instances said, by kind of source and what it was.",
+            ),
+            Metric::DiscoveryInstances => (
+                "warmpath_discovery_instances",
+                Kind::Gauge,
+                Unit::Count,
+                "Instances that sources of a kind found, as far as they are believed.",
+            ),
+            Metric::DiscoveryFailing => (
+                "warmpath_discovery_failing",
+                Kind::Gauge,
+                Unit::Count,
+                "Sources of a kind that cannot be asked, or suddenly find none: what they found last stays.",
+            ),
+            Metric::TraceSpans => (
+                "warmpath_trace_spans_total",
+                Kind::Counter,
+                Unit::Count,
+                "Spans of sampled requests, by what became of them.",
             ),
         }
     }

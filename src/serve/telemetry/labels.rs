@@ -1,5 +1,6 @@
 //! Label values. Every one is a variant here, so that no client can invent a time series.
 
+use crate::config::Source;
 use crate::routing::admission::Priority;
 use crate::routing::index::IndexError;
 use crate::routing::{Knowledge, LearnError, RouteError};
@@ -424,6 +425,58 @@ impl From<Priority> for Class {
             Priority::High => Class::High,
             Priority::Normal => Class::Normal,
             Priority::Low => Class::Low,
+        }
+    }
+}
+
+label! {
+    /// What became of a span.
+    SpanFate "outcome" {
+        Sent = "sent",
+        /// Too many waited.
+        Dropped = "dropped",
+        /// The collector did not take it.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How it went when the configuration was read again.
+    ReloadOutcome "outcome" {
+        Applied = "applied",
+        /// It says what it said.
+        Unchanged = "unchanged",
+        /// It is not valid, or changes what cannot change: the one before stays.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// What finds instances.
+    SourceKind "source" {
+        File = "file",
+        Dns = "dns",
+        Kubernetes = "kubernetes",
+    }
+}
+
+label! {
+    /// What a source of instances said.
+    DiscoveryOutcome "outcome" {
+        Found = "found",
+        /// It suddenly finds none, and is not believed for a while.
+        Empty = "empty",
+        /// It could not be asked: what it found last stays.
+        Failed = "failed",
+    }
+}
+
+impl From<&Source> for SourceKind {
+    fn from(source: &Source) -> Self {
+        match source {
+            Source::File { .. } => SourceKind::File,
+            Source::Dns(_) => SourceKind::Dns,
+            Source::Kubernetes(_) => SourceKind::Kubernetes,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Log lines on standard error.
 
+use crate::config::LogFormat;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
@@ -8,7 +9,7 @@ use tracing_subscriber::util::TryInitError;
 /// mock's ZeroMQ socket, which takes every connection for news.
 ///
 /// An error means that the process has a subscriber already, or that `RUST_LOG` cannot be read.
-pub fn start() -> Result<(), LogsError> {
+pub fn start(format: LogFormat) -> Result<(), LogsError> {
     use tracing_subscriber::util::SubscriberInitExt;
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(directives) => EnvFilter::try_new(&directives)
@@ -22,7 +23,11 @@ pub fn start() -> Result<(), LogsError> {
         .log_internal_errors(false)
         .with_env_filter(filter)
         .with_target(false);
-    Ok(subscriber.finish().try_init()?)
+    match format {
+        LogFormat::Text => subscriber.finish().try_init()?,
+        LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).finish().try_init()?,
+    }
+    Ok(())
 }
 
 /// What is logged when nobody says.

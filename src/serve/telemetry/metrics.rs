@@ -4,16 +4,18 @@
 
 use super::declaration::Metric;
 use super::labels::{
-    Answer, ByLoad, Call, Certificate, Class, End, EventKind, Failure, Guess, Label, LearnProblem, Listener, LoadRead,
-    Material, Of, OrphanFate, Outcome, Recording, Refusal, Reload, ReplayOutcome, Reported, ShedReason, SkipReason,
-    Stage, State, StatusClass, Verdict, WaitEnd,
+    Answer, ByLoad, Call, Certificate, Class, DiscoveryOutcome, End, EventKind, Failure, Guess, Label, LearnProblem,
+    Listener, LoadRead, Material, Of, OrphanFate, Outcome, Recording, Refusal, Reload, ReloadOutcome, ReplayOutcome,
+    Reported, ShedReason, SkipReason, SourceKind, SpanFate, Stage, State, StatusClass, Verdict, WaitEnd,
 };
 use super::process::Process;
 use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::admission::{Priority, Queued};
 use crate::routing::index::IndexStats;
 use crate::routing::{self, Availability, Decision, Fact, InstanceId, InstanceState, RequestId};
-use std::sync::OnceLock;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 /// One app's metrics.
 pub(crate) struct Metrics {
@@ -57,8 +59,17 @@ pub(crate) struct Metrics {
     queued: PerLabel<Class, Gauge>,
     queued_tokens: PerLabel<Class, Gauge>,
     queued_bytes: PerLabel<Class, Gauge>,
+    /// See [`Metric::TraceSpans`].
+    pub spans: Arc<PerLabel<SpanFate, Counter>>,
+    reloads: PerLabel<ReloadOutcome, Counter>,
+    reload_ok: Gauge,
+    discovery_updates: Vec<PerLabel<DiscoveryOutcome, Counter>>,
+    discovery_instances: PerLabel<SourceKind, Gauge>,
+    discovery_failing: PerLabel<SourceKind, Gauge>,
     /// By position; many places, few of them taken.
-    instances: Box<[OnceLock<Box<InstanceMetrics>>]>,
+    instances: Box<[OnceLock<Arc<InstanceMetrics>>]>,
+    /// By name: one that comes back elsewhere under its old name goes on with what was counted of it.
+    named: Mutex<HashMap<String, Arc<InstanceMetrics>>>,
 }
 
 /// What is measured of each instance.
@@ -98,7 +109,8 @@ pub(crate) struct InstanceMetrics {
     /// See [`Metric::ReportedCachedTokens`].
     pub reported_cached_tokens: Counter,
     requests: PerLabel<Stage, Gauge>,
-    assigned: Counter,
+    /// See [`Metric::InstanceAssigned`].
+    pub assigned: Counter,
     prefill_wait: Gauge,
     predictions: PerLabel<Verdict, Counter>,
     predicted_tokens: Counter,
@@ -138,6 +150,15 @@ impl InstanceMetrics {
 }
 
 impl InstanceMetrics {
+    /// The instance is in the fleet no more: nothing stands of it but what was counted.
+    pub fn left(&self) {
+        State::ALL.iter().for_each(|&state| self.knowledge.of(state).set(0.0));
+        Stage::ALL.iter().for_each(|&stage| self.requests.of(stage).set(0.0));
+        for gauge in [&self.ready, &self.connected, &self.cached_blocks, &self.prefill_wait, &self.orphan_blocks] {
+            gauge.set(0.0);
+        }
+    }
+
     fn new(registry: &Registry, name: &str) -> Self {
         InstanceMetrics {
             knowledge: registry.gauges(Metric::InstanceKnowledge, name),
@@ -237,7 +258,8 @@ impl Progress {
             | Fact::Reported { .. }
             | Fact::Sized { .. }
             | Fact::Delivered { .. }
-            | Fact::TimePassed => None,
+            | Fact::TimePassed
+            | Fact::Ruled { .. } => None,
         }
     }
 }
@@ -283,12 +305,23 @@ impl Metrics {
                 .map(|&one| registry.counters_of(Metric::SecurityReloads, one))
                 .collect(),
             certificate_expiry: registry.gauges_of_all(Metric::CertificateExpiry),
+            spans: Arc::new(registry.counters(Metric::TraceSpans, None)),
+            reloads: registry.counters(Metric::ConfigReloads, None),
+            reload_ok: registry.gauge(Metric::ConfigLastReload, None, None),
+            discovery_updates: SourceKind::ALL
+                .iter()
+                .map(|&kind| registry.counters_of(Metric::DiscoveryUpdates, kind))
+                .collect(),
+            discovery_instances: registry.gauges_of_all(Metric::DiscoveryInstances),
+            discovery_failing: registry.gauges_of_all(Metric::DiscoveryFailing),
             instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
+            named: Mutex::default(),
             registry,
         };
         for &certificate in Certificate::ALL {
             metrics.certificate_expires(certificate, None);
         }
+        metrics.reload_ok.set(1.0);
         for (position, name) in instances.into_iter().enumerate() {
             metrics.join(position, name);
         }
@@ -297,11 +330,15 @@ impl Metrics {
 
     /// From here on an instance is measured; the position is its own for good.
     pub fn join(&self, position: usize, name: &str) {
-        self.instances[position].get_or_init(|| Box::new(InstanceMetrics::new(&self.registry, name)));
+        self.instances[position].get_or_init(|| {
+            let mut named = self.named.lock();
+            let metrics = named.entry(name.to_owned());
+            Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))))
+        });
     }
 
     fn sum(&self, counter: fn(&InstanceMetrics) -> &Counter) -> u64 {
-        self.instances.iter().filter_map(|place| place.get()).map(|instance| counter(instance).get()).sum()
+        self.named.lock().values().map(|instance| counter(instance).get()).sum()
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -318,6 +355,23 @@ impl Metrics {
             self.overlap_tokens.of(Of::Chosen).increment(routed.overlap_tokens.into());
             self.overlap_tokens.of(Of::Best).increment(routed.best_overlap_tokens.into());
         }
+    }
+
+    /// The configuration was read again.
+    pub fn reloaded(&self, outcome: ReloadOutcome) {
+        self.reloads.of(outcome).increment(1);
+        self.reload_ok.set(if outcome == ReloadOutcome::Refused { 0.0 } else { 1.0 });
+    }
+
+    /// A source of instances said something.
+    pub fn discovery_updates(&self, kind: SourceKind, outcome: DiscoveryOutcome) {
+        self.discovery_updates[kind.position()].of(outcome).increment(1);
+    }
+
+    /// What the sources of a kind found all together, and how many of them are not believed.
+    pub fn discovery(&self, kind: SourceKind, instances: usize, failing: usize) {
+        self.discovery_instances.of(kind).set(instances as f64);
+        self.discovery_failing.of(kind).set(failing as f64);
     }
 
     /// Counts a fact that could not be taken in.
@@ -420,7 +474,6 @@ impl InstanceMetrics {
         self.cached_blocks.set(cached_blocks as f64);
         self.requests.of(Stage::Prefill).set(load.prefill_requests.into());
         self.requests.of(Stage::Decode).set(load.decode_requests.into());
-        self.assigned.absolute(load.assigned);
         self.prefill_wait.set(load.prefill_wait.as_secs_f64());
     }
 }

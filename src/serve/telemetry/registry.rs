@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that only grows.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counter(Arc<AtomicU64>);
 
 impl Counter {
@@ -109,6 +109,7 @@ impl Counts {
 }
 
 /// One metric for each value of a label.
+#[derive(Debug)]
 pub(crate) struct PerLabel<L, M> {
     metrics: Vec<M>,
     label: std::marker::PhantomData<L>,

@@ -4,6 +4,7 @@ use super::Placed;
 use crate::routing::{Decision, InstanceId};
 use crate::serve::core::Core;
 use crate::serve::ingress::guard::Entered;
+use crate::serve::ingress::traced::Traced;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
 use axum::body::{Bytes, HttpBody};
@@ -27,6 +28,8 @@ pub(super) struct Answer {
     idle: Option<Idle>,
     /// Against whose key what it generates counts.
     entered: Entered,
+    /// Of its request, where that is sampled.
+    span: Option<Traced>,
 }
 
 /// What an answer told about itself.
@@ -75,7 +78,13 @@ impl Answer {
     ) -> Self {
         let Placed { instance, decision, ticket } = placed;
         let idle = silence_max.map(Idle::new);
-        Answer { core, instance, body: Some(body), ticket, predicted: decision, idle, entered }
+        Answer { core, instance, body: Some(body), ticket, predicted: decision, idle, entered, span: None }
+    }
+
+    /// Tells a span what the answer told.
+    pub fn traced(mut self, span: Option<Traced>) -> Self {
+        self.span = span.filter(|Traced(span)| span.is_sampled());
+        self
     }
 
     /// Who gives it.
@@ -136,6 +145,12 @@ impl Answer {
     /// It came to its end, and said what it took.
     pub fn settle(&mut self, usage: Usage, is_success: bool) {
         let ticket = self.ticket.take();
+        if let Some(Traced(span)) = self.span.take() {
+            span.tell("warmpath.output_tokens", i64::from(usage.output_tokens));
+            if let Some(cached_tokens) = usage.cached_tokens {
+                span.tell("warmpath.cached_tokens", i64::from(cached_tokens));
+            }
+        }
         if let Some(cached_tokens) = usage.cached_tokens {
             let metrics = self.core.metrics().instance(self.instance.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());

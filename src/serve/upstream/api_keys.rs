@@ -55,6 +55,17 @@ impl ApiKeys {
         Ok(())
     }
 
+    /// Reads the file of an instance that joins, where it is not known yet.
+    pub fn add(&self, access: &InstanceAccess) -> Result<(), ApiKeyError> {
+        if let Some(path) = access.api_key.as_ref().and_then(path)
+            && !self.files.read().contains_key(path)
+        {
+            let key = read(path)?;
+            self.files.write().insert(path.clone(), key);
+        }
+        Ok(())
+    }
+
     /// The files that keys were read from.
     pub fn files(&self) -> Vec<PathBuf> {
         self.files.read().keys().cloned().collect()

@@ -101,7 +101,7 @@ fn of_rank(engines: &BTreeMap<u32, Engine>, rank: Option<u32>) -> Option<Engine>
 
 fn tell(core: &Core, instance: InstanceId, engine: &Engine) -> Found {
     if let Some(tokens) = engine.cache_tokens {
-        let blocks = tokens / u64::from(core.router().config().block_size.tokens());
+        let blocks = tokens / u64::from(core.router().block_size().tokens());
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
         // What does not fit any more could not be forgotten: counted on the way.
         let _ = core.learn(Fact::Sized { instance, blocks });

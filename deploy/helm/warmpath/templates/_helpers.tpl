@@ -35,10 +35,21 @@ admin_listen = "0.0.0.0:{{ .Values.ports.admin }}"
 {{ end }}
 {{- end }}
 {{- end }}
+{{- range $kind, $sources := .Values.discovery }}
+{{- range $sources }}
+[[discovery.{{ $kind }}]]
+{{ include "warmpath.settings" . }}
+{{ end }}
+{{- end }}
 {{- range .Values.instances }}
 [[instances]]
 {{ include "warmpath.settings" . }}
 {{ end }}
+{{- end }}
+
+{{/* What the router reads again by itself when the ConfigMap changes is not in here: it must not start new pods. */}}
+{{- define "warmpath.fixed" -}}
+{{ toJson .Values.ports }}{{ toJson (omit .Values.config "http" "discovery" "reload") }}
 {{- end }}
 
 {{- define "warmpath.settings" -}}

@@ -131,8 +131,12 @@ fn of_register(error: &RegisterError) -> Status {
     match error {
         RegisterError::Join(JoinError::Full) => Status::resource_exhausted(error.to_string()),
         RegisterError::Join(
-            JoinError::NameTaken { .. } | JoinError::UrlTaken { .. } | JoinError::ListenTaken { .. },
+            JoinError::NameTaken { .. }
+            | JoinError::UrlTaken { .. }
+            | JoinError::ListenTaken { .. }
+            | JoinError::Leaving { .. },
         ) => Status::already_exists(error.to_string()),
+        RegisterError::ApiKey(_) => Status::failed_precondition(error.to_string()),
         RegisterError::Learn(LearnError::Index(_)) => Status::resource_exhausted(error.to_string()),
         RegisterError::Learn(
             LearnError::AlreadyJoined { .. }

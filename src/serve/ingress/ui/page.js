@@ -135,6 +135,22 @@ function nice(value) {
   return [1, 2, 5, 10].find((step) => value <= step * size) * size;
 }
 
+// Who is asked for instances, and how it went when the file was last read again.
+function operation(status) {
+  const items = (problems) => problems.map((problem) => node("li", {}, problem));
+  $("found").hidden = status.sources.length === 0 && status.fleet_problems.length === 0;
+  const found = status.sources.map((source) =>
+    node("tr", { class: source.problem === null ? "" : "bad" }, cell(source.source), number(source.asked ? count(source.instances) : "–"),
+      number(source.asked ? span(source.age_seconds) : "–"), cell(source.problem ?? "")));
+  rows("sources", found, "No source is configured.");
+  $("fleet-problems").replaceChildren(...items(status.fleet_problems));
+  const reload = status.reload;
+  $("reload-note").textContent = reload === null ? "" : `read again ${span(reload.age_seconds)} ago: ${reload.outcome}`;
+  $("reload-problems").replaceChildren(...items(reload === null ? [] : reload.problems));
+  // A file that is refused is not to be overlooked.
+  if (reload !== null && reload.outcome === "refused") $("configuration").open = true;
+}
+
 function rows(table, made, none) {
   const body = $(table).tBodies[0];
   const columns = $(table).tHead.rows[0].cells.length;
@@ -180,6 +196,7 @@ function showDecisions(status) {
 }
 
 function showSettings(status) {
+  operation(status);
   $("settings").replaceChildren(...status.settings.flatMap(([path, value]) => [node("dt", {}, path), node("dd", {}, value)]));
 }
 

@@ -60,7 +60,7 @@ impl Teller {
     /// Tells a batch's events in their order, those of groups that are not in the index last: they are about blocks that the
     /// same batch may bring into it.
     pub fn batch(&mut self, batch: &Batch<'_>) {
-        self.groups.look(batch, self.core.router().config().block_size);
+        self.groups.look(batch, self.core.router().block_size());
         let mut in_groups = Vec::new();
         for event in &batch.events {
             let told = match event {
@@ -104,7 +104,7 @@ impl Teller {
             self.learn_what_fits(Fact::Copied { instance: self.instance, tier, blocks: &stored.blocks });
             return Ok(());
         }
-        let block_size = self.core.router().config().block_size;
+        let block_size = self.core.router().block_size();
         match facts::parent(stored, block_size) {
             Ok(parent) => {
                 self.store(tier, parent, stored);
@@ -118,7 +118,7 @@ impl Teller {
     }
 
     fn store(&mut self, tier: Tier, parent: Parent<'_>, stored: &Stored<'_>) {
-        let block_size = self.core.router().config().block_size;
+        let block_size = self.core.router().block_size();
         let hashes = facts::hashes(stored, block_size);
         let content = hashes.as_deref().map_or(Content::Tokens(&stored.tokens), Content::Hashes);
         let (instance, blocks) = (self.instance, stored.blocks.as_slice());
@@ -205,7 +205,7 @@ impl Teller {
             SkipReason::BlockSize => {
                 self.complete = false;
                 if !std::mem::replace(&mut self.warned_of_block_size, true) {
-                    let configured = self.core.router().config().block_size.tokens();
+                    let configured = self.core.router().block_size().tokens();
                     tracing::warn!(
                         instance = self.core.member(self.instance).name,
                         "it caches blocks of {block_size} tokens and the router counts in {configured}, so its cache \

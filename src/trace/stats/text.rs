@@ -145,10 +145,11 @@ impl Stats {
         let said = |matches: bool| if matches { "matches" } else { "DIFFERS" };
         let sha256 = said(published.sha256_matches);
         *text += &format!(
-            "\npublished {}: sha256 {sha256} · rows {} ({}) · ideal hit ratio {} ({}) · LRU hit ratios {} ({})\n",
+            "\npublished {}: sha256 {sha256} · rows {} ({}) · prefix: {} · ideal hit ratio {} ({}) · LRU hit ratios {} ({})\n",
             published.name,
             said(published.rows_match),
             published.rows,
+            self.prefix,
             said(published.ideal_hit_ratio_matches),
             published.ideal_hit_ratio,
             said(published.lru_hit_ratios_match),

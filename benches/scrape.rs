@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use warmpath::config::{Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
+use warmpath::config::{Admission, Config, Endpoint, Health, Http, Instance, KvEvents, Server, Watch};
 use warmpath::serve::{App, Core};
 
 /// How often Prometheus scrapes when nobody says.
@@ -77,6 +77,7 @@ fn core(instances: u16) -> Arc<Core> {
         instances: (0..instances).map(instance).collect(),
         tokenizers: Vec::new(),
         recorder: None,
+        admission: Admission::default(),
         watch: Watch { discover_kv_events: false, load: None },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");

@@ -82,6 +82,7 @@ fn core(instances: u16) -> Arc<Core> {
         tokenizers: Vec::new(),
         recorder: None,
         watch: Watch { discover_kv_events: false, load: None },
+        admission: Admission::default(),
         security: Security::default(),
         discovery: Discovery::default(),
         reload: Reload::default(),

@@ -23,7 +23,7 @@ fn push(queue: &mut Queue, ask: Ask) -> Ticket {
 
 /// Admits whoever is next.
 fn admit(queue: &mut Queue) -> Option<Ticket> {
-    let next = queue.next()?;
+    let next = queue.next_turn()?;
     queue.admitted(Time::ZERO, next).expect("who has the turn waits");
     Some(next)
 }
@@ -105,7 +105,7 @@ proptest! {
                 }
                 Step::Later(milliseconds) => now = now + Duration::from_millis(milliseconds),
             }
-            while let Some(ticket) = queue.next() {
+            while let Some(ticket) = queue.next_turn() {
                 let pool = waiting[&ticket].pool.0 as usize;
                 if room[pool] > 0 {
                     room[pool] -= 1;
@@ -264,18 +264,18 @@ fn one_at_a_time_tries_and_who_found_no_room_waits_for_the_next_fact() {
     let mut queue = Queue::new(WIDE);
     let (first, second) =
         (push(&mut queue, ask(Priority::Normal, 1, 10)), push(&mut queue, ask(Priority::Normal, 1, 10)));
-    assert_eq!((queue.next(), queue.next()), (Some(first), None));
+    assert_eq!((queue.next_turn(), queue.next_turn()), (Some(first), None));
     queue.held_back(first);
-    assert_eq!(queue.next(), None);
+    assert_eq!(queue.next_turn(), None);
     queue.room();
-    assert_eq!(queue.next(), Some(first));
+    assert_eq!(queue.next_turn(), Some(first));
     // A fact that comes while it tries may be what it needs.
     queue.room();
     queue.held_back(first);
-    assert_eq!(queue.next(), Some(first));
+    assert_eq!(queue.next_turn(), Some(first));
     // Who leaves with the turn does not take it along.
     assert!(queue.remove(first));
-    assert_eq!(queue.next(), Some(second));
+    assert_eq!(queue.next_turn(), Some(second));
     assert_eq!(queue.admitted(Time::ZERO + Duration::from_secs(3), second), Some(Duration::from_secs(3)));
     assert!(queue.is_empty() && !queue.waits(PoolKey(0)));
 }
@@ -290,7 +290,7 @@ fn who_is_refused_is_told_when_to_come_back() {
     assert_eq!(queue.retry_after(now, PoolKey(0), 1_000), Duration::from_secs(60), "nothing was admitted yet");
     for _ in 0..200 {
         now = now + Duration::from_millis(100);
-        let next = queue.next().unwrap();
+        let next = queue.next_turn().unwrap();
         queue.admitted(now, next);
     }
     // 200 wait and one more, ten a second.

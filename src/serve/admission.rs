@@ -184,7 +184,7 @@ impl Admission {
 impl State {
     /// Wakes who is next, if anyone may try.
     fn pass_on(&mut self) {
-        if let Some(ticket) = self.queue.next() {
+        if let Some(ticket) = self.queue.next_turn() {
             self.waiters.get_mut(&ticket).expect("whoever is queued waits").tell(Told::Turn);
         }
     }

@@ -109,7 +109,9 @@ def live(folder):
             request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
             return urllib.request.urlopen(request, timeout=30).status == 200
 
+        eventually("events", lambda: 'warmpath_kv_events_connected{instance="vllm-0"} 1' in get(f"{admin}/metrics"))
         eventually("an answer", sent)
+        eventually("its blocks", lambda: "\nwarmpath_index_blocks 62\n" in get(f"{admin}/metrics"))
         eventually("another answer", sent)
         linted = subprocess.run(["promtool", "check", "metrics"], input=get(f"{admin}/metrics"), text=True, capture_output=True)
         assert linted.returncode == 0 and not linted.stderr, linted

@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// Gives the turn to who is next; `None` while someone has it, and when nobody is to try before the next fact.
-    pub fn next(&mut self) -> Option<Ticket> {
+    pub fn next_turn(&mut self) -> Option<Ticket> {
         if self.turn.is_some() {
             return None;
         }

@@ -35,9 +35,9 @@
 //! - **Doubling a table of names** rather than growing it to 1.6: a quarter less for a store of 512-token blocks at 64
 //!   instances, random, less at 16, 8, best, a tenth more at 16, 512, best; and 30.1 bytes a pair where it was 26.9 (16, 64, random).
 //!
-//! Where a store's time went before that (415 samples; 16-token blocks, 64 instances, random): 28 % the kernel clearing pages, 27 % growing
-//! tables of names and moving names in them, 25 % finding a name's place, 18 % chaining and the runs. kv-index takes as many
-//! samples for the pages and half as many for the rest.
+//! Where a store's time went before names were found and moved faster (415 samples; 16-token blocks, 64 instances, random): 28 %
+//! the kernel clearing pages, 27 % growing tables of names and moving names in them, 25 % finding a name's place, 18 % chaining
+//! and the runs. kv-index takes as many samples for the pages and half as many for the rest.
 //!
 //! Not tried: such a byte of each name apart from the names, so that an absent one is known without a miss (two bytes a name
 //! more); tables that grow bit by bit; content hashes of several blocks in vector registers; names along the runs, one array for
@@ -64,7 +64,8 @@
 //! | 16, 512, random, a quarter, one round | 0.56 | 1.44 | 1.66 | 3.27 | 2.14 | 7.08 | 1.86 |
 //!
 //! Stores and removals were measured again, beside kv-index alone, after names were found and moved faster (2026-11-26, at a load
-//! average of 20 to 30, medians of three rounds, CPU time; no lookup, hash or count of bytes was touched):
+//! average of 20 to 30, medians of three rounds, CPU time; lookups and hashes are as they were, and a table of names takes what it
+//! did, to a chunk):
 //!
 //! | | store | remove | | store | remove |
 //! |---|---|---|---|---|---|
@@ -79,10 +80,12 @@
 //! times less, where nobody holds them. Bytes a pair, from 1 to 4 million blocks of churn: 30.4 to 32.8; kv-index 62.6 to 64.0,
 //! CRTC 76.6 to 221.8.
 //!
-//! Aims that are not met: 1.5 for a store, by far; 1.5 for a removal on blocks of 16 on the whole trace, as far as is known; 3 for lookups at 64 instances, and for the
-//! p99 at 512; 1.5 for lookups at 8, where kv-index is ahead on blocks of 512; 5 from tokens that are held, where hashing alone
-//! takes more than a fifth of CRTC's time. `--quick` flatters: on a quarter of the trace the lookups of 512-token blocks at 8
-//! instances came out 1.3 to 1.5 times better than kv-index's, in one round; why was not looked into.
+//! Aims that are not met: 1.5 for a store, by far; 1.5 for a removal on blocks of 16 on the whole trace, as far as is known; 3
+//! for lookups at 64 instances, and for the p99 at 512; 1.5 for lookups at 8, where kv-index is ahead on blocks of 512; 5 from
+//! tokens that are held, where hashing alone takes more than a fifth of CRTC's time. `--quick` flatters: on a quarter of the
+//! trace the lookups of 512-token blocks at 8 instances came out 1.3 to 1.5 times better than kv-index's, in one round. On the
+//! whole trace a lookup there waits for memory at five places a run: of its samples 13 % for the anchor's slot, 12 for the
+//! directories of chunks, 11 for a key, 9 for the header, 5 for the anchors' version.
 
 use dashmap::DashMap;
 use flate2::read::GzDecoder;

@@ -24,11 +24,11 @@
 //! - **BMI2 for hashing tokens**: the same 7.5 µs for 32,768 tokens. Five wide multiplications a block bound it; to read the
 //!   tokens alone takes 1.7 µs.
 //! - **A name's home computed again at each step, a division for each name moved, chunks of 16 KiB**: 162 to 177 ns a block of 16
-//!   stored at 8 instances, best, where 135 to 142 do. Aligned to cache lines, chunks of 16 KiB take
-//!   20 of mimalloc; pages take what they are. (The quarter of the trace, both builds in turns, at a load average of 20.)
+//!   stored at 8 instances, best, where 135 to 142 do. Chunks of 16 KiB that are aligned to cache
+//!   lines go through an allocation of mimalloc that takes more than is asked for; pages do not. (The quarter of the trace, both builds in turns, at a load average of 20.)
 //! - **A hint in the header of the run that hung itself from it last**, fetched along with the keys around the fork, so that the
-//!   table of anchors is not asked: the p99 falls by up to a fifth, the median grows by 3 to 10 per cent for prompts held in full
-//!   and by 5 to 25 for prompts as they arrive, which part from a run just where another went on. To take that run's first hash
+//!   table of anchors is not asked: the p99 changes from 2 % worse to a fifth better, the median from 3 % better to 19 % worse
+//!   for prompts held in full and by 3 to 26 % for the worse for prompts as they arrive, which part from a run just where another went on. To take that run's first hash
 //!   for the comparison itself is worse: 650 ns for 551. Perhaps better with one call to look at a run rather than two.
 //! - **Content hashes that are the sum of the products, not folded once more**: a multiplication in five less, but a token's lowest
 //!   bit changes the hash's lowest with odds of 7 in 100, and tables take these hashes as they are.

@@ -102,8 +102,9 @@ fn mooncake_conversation() {
             output: "342.6 350 1119",
         },
     );
-    // The figures published with this trace's survey say .053 and .354 of LRU at 1 % and 25 %. Four other ways to keep a
-    // prompt's blocks in order, computed apart from this code, give .0523 to .0525 and .3535 as it does.
+    // The figures published with this trace's survey say .053 and .354 of LRU at 1 % and 25 %. Seven ways to keep a
+    // prompt's blocks in order, tried apart from this code in search of these, give .0523 to .0525 and .3535, as it does: how the
+    // published ones were made is not known.
     check_reuse(
         &stats,
         GoldenReuse {

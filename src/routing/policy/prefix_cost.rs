@@ -26,7 +26,8 @@
 //! 1.015 and 1.097. No single peer is under 1.007, 1.016 and 1.000 on average. Where the router holds a request as long as more
 //! than a tenth of a second of prefill is before it (`hold=0.1`, simulated only), and then places the one that takes least first,
 //! these are 0.942 and 0.991, 0.935 and 0.998, 1.015 and 1.085. On a synthetic Qwen-A, 4 instances, one seed: 0.968 and 1.008,
-//! 1.036 and 1.083, 0.936 and 0.953; the peers' policies spread load wider there, which is what its 90th percentile wants.
+//! 1.036 and 1.083, 0.936 and 0.953; ours loads the
+//! busiest instance there 1.6 to 1.8 times the mean, Mooncake's 1.05, which may be why.
 //! Told of first tokens and load a second late, and losing a hundredth of the cache events, ours takes 0.985 and 1.022 of the mean time
 //! to first token of the best peer that is fully informed (the 18 scenarios, one seed).
 

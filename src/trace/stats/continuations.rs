@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Requests that begin with all blocks but the last of an earlier one, two at least: the last one is partial and changes as
 /// soon as an answer is appended, and a single block is what a service begins every prompt with.
+///
+/// A rule of thumb: of some forty such rules it is the one that finds the shares which were published of the two whole Mooncake
+/// traces (33.0 % and 36.2 %), whose own rule is not known.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Continued {
     /// Of all requests, theirs.

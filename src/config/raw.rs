@@ -323,8 +323,8 @@ impl<T: JsonSchema> JsonSchema for Leaf<T> {
 /// Reads a TOML file's text; the problems are its unknown fields.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<(T, Vec<Problem>), Problem> {
     noting_unknown(|unknown| {
-        let toml = toml::Deserializer::parse(text).map_err(|error| error.to_string())?;
-        serde_ignored::deserialize(toml, unknown).map_err(|error| error.to_string())
+        let toml = toml::Deserializer::parse(text).map_err(|error| spelled(&error))?;
+        serde_ignored::deserialize(toml, unknown).map_err(|error| spelled(&error))
     })
 }
 
@@ -353,7 +353,7 @@ fn noting_unknown<T>(
         Ok(read) => Ok((read, problems)),
         Err(error) => Err(Problem {
             path: String::new(),
-            what: spelled(&error),
+            what: error.trim_end().to_owned(),
             advice: "see `warmpath config example` for the right form".to_owned(),
         }),
     }
@@ -361,7 +361,7 @@ fn noting_unknown<T>(
 
 /// What is wrong and where, with the line itself unless a secret may stand there.
 fn spelled(error: &toml::de::Error) -> String {
-    let told = error.to_string().trim_end().to_owned();
+    let told = error.to_string();
     if SECRETS.iter().any(|secret| told.contains(secret)) { error.message().to_owned() } else { told }
 }
 

@@ -275,6 +275,7 @@ pub(super) fn makes_room(fact: &Fact<'_>) -> bool {
         | Fact::FirstToken { .. }
         | Fact::Finished { .. }
         | Fact::Abandoned { .. }
+        | Fact::Ruled { .. }
         // A lease may have run out, or a report become too old to be believed.
         | Fact::TimePassed => true,
         Fact::Known { .. }

@@ -259,7 +259,7 @@ impl Watched {
                 Reload::Failed
             }
         };
-        core.metrics().reloaded(self.material, outcome);
+        core.metrics().security_reloaded(self.material, outcome);
     }
 }
 

@@ -240,6 +240,9 @@ mod tests {
             history: [None, Some(0.1), Some(0.4), Some(0.8)].map(step).to_vec(),
             decisions: vec![placed(2, Why::Load, None, None), placed(1, Why::Prefix, Some(0.28), Some("finished"))],
             settings: Vec::new(),
+            reload: None,
+            sources: Vec::new(),
+            fleet_problems: Vec::new(),
         }
     }
 

@@ -404,7 +404,7 @@ impl Metrics {
     }
 
     /// Files changed, and were read again.
-    pub fn reloaded(&self, material: Material, outcome: Reload) {
+    pub fn security_reloaded(&self, material: Material, outcome: Reload) {
         self.security_reloads[material.position()].of(outcome).increment(1);
     }
 

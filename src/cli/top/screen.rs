@@ -56,22 +56,22 @@ fn head(status: &Status) -> [String; 5] {
         verdict.says.clone(),
         String::new(),
         format!(
-            "prompt tokens cached  {} where sent · {} anywhere · {} delivered",
+            "prompt tokens cached  {} where sent · {} anywhere · {} delivered · index {} blocks, {} of {} MiB",
             or_none(verdict.chosen, percent),
             or_none(verdict.best, percent),
-            or_none(verdict.delivered, percent)
+            or_none(verdict.delivered, percent),
+            status.index_blocks,
+            status.index_bytes >> 20,
+            status.index_bytes_max >> 20
         ),
         format!(
-            "{} requests/s · {} in flight · {} queued, {} shed · first token {} median, {} p99 · index {} blocks, {} of {} MiB",
+            "{} requests/s · {} in flight · {} queued, {} shed · first token {} median, {} p99",
             or_none(last.map(|step| step.requests_per_second), |rate| format!("{rate:.1}")),
             status.in_flight,
             status.queue.requests.iter().sum::<usize>(),
             status.queue.shed,
             or_none(last.and_then(|step| step.ttft_p50), seconds),
-            or_none(last.and_then(|step| step.ttft_p99), seconds),
-            status.index_blocks,
-            status.index_bytes >> 20,
-            status.index_bytes_max >> 20
+            or_none(last.and_then(|step| step.ttft_p99), seconds)
         ),
     ]
 }

@@ -36,10 +36,10 @@ pub struct Head {
 )]
 pub struct SliceArgs {
     /// The first second kept.
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, allow_negative_numbers = true)]
     from: Duration,
     /// The first second not kept. [default: to the end]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     until: Option<Duration>,
     #[command(flatten)]
     rewrite: Rewrite,
@@ -65,7 +65,7 @@ pub struct MergeArgs {
 )]
 pub struct Scale {
     /// What to multiply by.
-    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    #[arg(long, value_name = "FACTOR", value_parser = factor, allow_negative_numbers = true)]
     factor: f64,
     #[command(flatten)]
     rewrite: Rewrite,

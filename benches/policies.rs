@@ -160,7 +160,7 @@ fn is_ours(cell: &Cell) -> bool {
 }
 
 /// The best peer: its name, and its figure.
-fn best<'a>(scenario: &'a Scenario, of: impl Fn(&Cell) -> f64) -> (&'a str, f64) {
+fn best(scenario: &Scenario, of: impl Fn(&Cell) -> f64) -> (&str, f64) {
     let peers = scenario.cells.iter().filter(|cell| !is_ours(cell) && !cell.policy.contains("hold="));
     let figures = peers.map(|cell| (cell.policy.as_str(), of(cell)));
     figures.min_by(|a, b| a.1.total_cmp(&b.1)).expect("there is a peer")

@@ -18,7 +18,7 @@ enum Command {
     ///
     /// The first line printed is the key: give it to the client, who sends it as
     /// Authorization: Bearer KEY. It is kept nowhere. The second line is for the
-    /// file that `file` in [keys] names, and holds the key's hash only; what the key
+    /// file that `keys.file` names, and holds the key's hash only; what the key
     /// may can be written behind it:
     ///
     ///   warmpath key new team-a

@@ -1,5 +1,5 @@
 //! Encoding, incrementally: a prompt is cut at its special tokens, and each piece between two is encoded once; of a piece that is
-//! new, only the [`words`](super::words) that are.
+//! new, only the [`super::words`] that are.
 //!
 //! A conversation's next turn has all pieces of the turn before, so only what is new is encoded. That the pieces' tokens are
 //! the whole's is how tokenizers work (special tokens are taken out first), but for those that treat the start of a text

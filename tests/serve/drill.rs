@@ -4,6 +4,7 @@
 mod crowd;
 mod process;
 
+use crate::security::tls::{Authority, client, connect};
 use crate::support::{MODEL, eventually};
 use axum::body::{Body, Bytes};
 use axum::response::IntoResponse;
@@ -147,6 +148,53 @@ async fn a_client_never_reads() {
     assert!(told.keys().eq([&200]), "{told:?}");
     assert_eq!(router.metric("warmpath_requests_in_flight").await, 1.0, "it still counts");
     drop(deaf);
+    router.until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_file_is_read() {
+    let instance = mock();
+    let fleet = [("a", instance.address("http"))];
+    let router = Router::start(&fleet, "");
+    let crowd = Crowd::gather(CLIENTS, router.http(), instance.address("http")).await;
+    crowd.answered(60).await;
+    // It would also let nobody in any more.
+    router.reconfigure(&fleet, "[routing]\nmax_in_flight = 1\npolicy = \"best\"\n");
+    router.until("warmpath_config_last_reload_ok", |ok| ok == 0.0).await;
+    assert_alert("WarmpathConfigRefused", "warmpath_config_last_reload_ok");
+    crowd.answered(60).await;
+    router.reconfigure(&fleet, "");
+    router.until("warmpath_config_last_reload_ok", |ok| ok == 1.0).await;
+    assert_eq!(router.metric("warmpath_config_reloads_total{outcome=\"refused\"}").await, 1.0);
+    crowd.answered(60).await;
+    let told = crowd.disperse().await;
+    assert!(told.keys().eq([&200]), "{told:?}");
+    router.until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_expires() {
+    let instance = mock();
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("grpc", "127.0.0.1", 2020);
+    let tls = format!("[tls]\nreload_seconds = 1\n[tls.grpc]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    let router = Router::start(&[("a", instance.address("http"))], &tls);
+    let crowd = Crowd::gather(CLIENTS, router.http(), instance.address("http")).await;
+    crowd.answered(60).await;
+    let now = std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs_f64();
+    let expiry = "warmpath_certificate_expiry_seconds{certificate=\"grpc\"}";
+    assert!(router.metric(expiry).await < now);
+    assert_alert("WarmpathCertificateExpires", "warmpath_certificate_expiry_seconds");
+    let grpc = router.process.address("grpc");
+    let refused = connect(grpc, client(&authority, b"h2", None)).await.expect_err("it has expired");
+    assert!(refused.to_string().contains("expired"), "{refused}");
+    // The next one is taken without a restart, and who goes another way noticed nothing.
+    authority.sign("grpc", "127.0.0.1", 2040);
+    router.until(expiry, |expiry| expiry > now).await;
+    connect(grpc, client(&authority, b"h2", None)).await.expect("it is good until 2040");
+    crowd.answered(60).await;
+    let told = crowd.disperse().await;
+    assert!(told.keys().eq([&200]), "{told:?}");
     router.until_idle().await;
 }
 

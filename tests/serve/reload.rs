@@ -1,7 +1,8 @@
 //! The configuration, read again while requests are on their way.
 
 use crate::binary::{Router, file, names, section};
-use crate::support::{MODEL, get, mock_config, open_post, post, soon, start_mock};
+use crate::security::{echo, line};
+use crate::support::{MODEL, get, mock_config, open_post, post, send, soon, start_mock};
 use http_body_util::BodyExt;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -150,6 +151,66 @@ async fn limits_follow_the_file() {
         let setting = (setting.0.to_owned(), setting.1.to_owned());
         assert!(status.settings.contains(&setting), "{setting:?} is not in {:?}", status.settings);
     }
+}
+
+#[tokio::test]
+async fn clients_keys_and_limits_follow_the_file() {
+    let mock = start_mock(mock_config()).await;
+    let written = |more: &str| file(&format!("{BY_HAND}{more}{}", section("a", mock.http)));
+    let router = Router::start(&written(""), &[]);
+    let asked = async |key: &str, tokens: usize| {
+        let body = json!({"model": MODEL, "prompt": vec![7; tokens], "max_tokens": 1}).to_string();
+        let request = hyper::Request::post(format!("http://{}/v1/completions", router.http)).header("x-api-key", key);
+        send(request.body(body.into()).unwrap()).await.status().as_u16()
+    };
+    let reloads = async |outcome: &str, times: f64| {
+        let series = format!("warmpath_config_reloads_total{{outcome=\"{outcome}\"}}");
+        while router.metric(&series).await != times {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(asked("any", 100).await, 200);
+    let keys = format!("[keys]\nlines = \"{}\"\n[limits]\nprompt_tokens_max = 50\n", line("a", "secret", ""));
+    std::fs::write(router.configuration(), written(&keys)).unwrap();
+    router.signal("HUP");
+    soon("the change", reloads("applied", 1.0)).await;
+    assert_eq!([asked("any", 10).await, asked("secret", 10).await, asked("secret", 100).await], [401, 200, 400]);
+
+    // A line that is none: nothing of the file is in force, and nobody is locked out.
+    let broken = "[keys]\nlines = \"a sha256:0\"\n[limits]\nprompt_tokens_max = 5\n";
+    std::fs::write(router.configuration(), written(broken)).unwrap();
+    router.signal("HUP");
+    soon("the refusal", reloads("refused", 1.0)).await;
+    assert_eq!([asked("any", 10).await, asked("secret", 10).await], [401, 200]);
+
+    std::fs::write(router.configuration(), written("")).unwrap();
+    router.signal("HUP");
+    soon("the change back", reloads("applied", 2.0)).await;
+    assert_eq!(asked("any", 100).await, 200);
+}
+
+#[tokio::test]
+async fn an_instance_that_joins_is_shown_the_key_in_its_file() {
+    let (instance, seen) = echo().await;
+    let router = Router::start(&file(&format!("{BY_HAND}{}", section("a", NOWHERE))), &[]);
+    let key = router.folder().join("key");
+    let (of_a, url) = (section("a", NOWHERE), instance.url);
+    let joined =
+        format!("{BY_HAND}{of_a}[[instances]]\nname = \"b\"\nurl = \"{url}\"\nmodel = \"k\"\napi_key_file = {key:?}\n");
+    // Without the file it stays out, and that is told.
+    std::fs::write(router.configuration(), file(&joined)).unwrap();
+    router.signal("HUP");
+    let told = router.until("what is missing", |status| !status.fleet_problems.is_empty()).await;
+    assert!(told.fleet_problems[0].contains("cannot read the API key"), "{told:?}");
+    assert_eq!(names(&told), ["a"]);
+
+    std::fs::write(&key, "of-b\n").unwrap();
+    std::fs::write(router.configuration(), file(&joined.replace("name = \"b\"", "name = \"c\""))).unwrap();
+    router.signal("HUP");
+    router.until("it joined", |status| names(status) == ["a", "c"]).await;
+    let body = json!({"model": "k", "prompt": [1], "max_tokens": 1});
+    assert_eq!(post(router.http, "/v1/completions", &body).await.0, 200);
+    assert_eq!(seen.lock().unwrap()[0]["authorization"], "Bearer of-b");
 }
 
 /// As the kubelet does it: `warmpath.toml` leads through `..data` into a folder, and `..data` is replaced at once.

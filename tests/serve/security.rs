@@ -3,7 +3,7 @@
 mod keys;
 mod settings;
 mod slow;
-mod tls;
+pub(crate) mod tls;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,10 +21,10 @@ use warmpath::config::{Config, Instance, key_line};
 use crate::support::{RunningApp, config, instance, soon};
 
 /// The headers of every request that an instance was sent.
-type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
 /// An instance that keeps the headers that it is sent, and answers with the body.
-async fn echo() -> (Instance, Seen) {
+pub(crate) async fn echo() -> (Instance, Seen) {
     async fn keep(State(seen): State<Seen>, headers: HeaderMap, body: Bytes) -> Bytes {
         seen.lock().unwrap().push(headers);
         body
@@ -39,7 +39,7 @@ async fn echo() -> (Instance, Seen) {
 }
 
 /// The line of a key, with what it may.
-fn line(name: &str, key: &str, quota: &str) -> String {
+pub(crate) fn line(name: &str, key: &str, quota: &str) -> String {
     format!("{} {quota}", key_line(name, &Sha256::digest(key).into()))
 }
 

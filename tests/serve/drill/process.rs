@@ -76,7 +76,7 @@ pub fn mock() -> Process {
 pub struct Router {
     pub process: Process,
     /// Where its configuration is.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Router {
@@ -86,7 +86,7 @@ impl Router {
         let path = folder.path().join("warmpath.toml");
         std::fs::write(&path, Router::configuration(instances, more)).expect("the file is written");
         let process = Process::start(&["serve", "--config", path.to_str().expect("the path is a text")]);
-        Router { process, _folder: folder }
+        Router { process, folder }
     }
 
     fn configuration(instances: &[(&str, SocketAddr)], more: &str) -> String {
@@ -98,6 +98,13 @@ impl Router {
             text += &format!("[[instances]]\nname = \"{name}\"\nurl = \"http://{address}\"\nmodel = \"{MODEL}\"\n");
         }
         text
+    }
+
+    /// Writes its configuration anew, and asks it to read that.
+    pub fn reconfigure(&self, instances: &[(&str, SocketAddr)], more: &str) {
+        let text = Router::configuration(instances, more);
+        std::fs::write(self.folder.path().join("warmpath.toml"), text).expect("the file is written");
+        self.process.signal("-HUP");
     }
 
     pub fn http(&self) -> SocketAddr {

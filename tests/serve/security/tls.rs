@@ -24,14 +24,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use warmpath::config::{Instance, ListenerTls};
 
 /// Signs certificates, and keeps them in a folder.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
     ca: PathBuf,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,7 +43,7 @@ impl Authority {
     }
 
     /// Certificate and key for a name, until a year.
-    fn sign(&self, file: &str, name: &str, until: i32) -> (PathBuf, PathBuf) {
+    pub(crate) fn sign(&self, file: &str, name: &str, until: i32) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -73,7 +73,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// A client that believes an authority, speaks a protocol, and may show who it is.
-fn client(authority: &Authority, protocol: &[u8], identity: Option<(PathBuf, PathBuf)>) -> ClientConfig {
+pub(crate) fn client(authority: &Authority, protocol: &[u8], identity: Option<(PathBuf, PathBuf)>) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(authority.roots());
     let mut client = match identity {
@@ -87,7 +87,7 @@ fn client(authority: &Authority, protocol: &[u8], identity: Option<(PathBuf, Pat
     client
 }
 
-async fn connect(address: SocketAddr, client: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(address: SocketAddr, client: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::from(address.ip());
     soon("agreeing on TLS", TlsConnector::from(Arc::new(client)).connect(name, stream)).await

@@ -1,5 +1,6 @@
 //! The prefix index against a plain concurrent map from block to holders, in the same run: ratios over 1 are better for the
-//! index. `cargo bench --no-default-features --bench index`; beside the peers: `cargo run --release` in `benches/peers`.
+//! index. `cargo bench --no-default-features --bench index`; `-- --quick` does little and shows that it runs; beside the peers:
+//! `cargo run --release` in `benches/peers`.
 //!
 //! What was tried on the way, and what it came to (Mooncake conversation trace in 16-token blocks, 64 instances, best overlap;
 //! a busy 2-core x86-64 machine, so ratios to what was kept hold better than the figures):
@@ -100,8 +101,6 @@ use warmpath::routing::{Content, InstanceId, Prompt, Tier};
 
 /// Blocks of 16 tokens in one of the trace's 512.
 const EXPANSION: u32 = 32;
-const ROUNDS: usize = 5;
-const PROMPTS: usize = 2000;
 
 #[derive(serde::Deserialize)]
 struct Line {
@@ -109,10 +108,12 @@ struct Line {
 }
 
 fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (taken, rounds): (usize, usize) = if quick { (50, 1) } else { (2000, 5) };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake/conversation_trace.jsonl.gz");
     let lines = BufReader::new(GzDecoder::new(File::open(path).expect("the trace is in the repository"))).lines();
     let prompts: Vec<Vec<ContentHash>> = lines
-        .take(PROMPTS)
+        .take(taken)
         .map(|line| {
             let ids = serde_json::from_str::<Line>(&line.expect("a line of text")).expect("a record").hash_ids;
             let parts = ids.iter().flat_map(|id| (0..EXPANSION).map(move |part| ContentHash::of_tokens(&[*id, part])));
@@ -120,12 +121,12 @@ fn main() {
         })
         .collect();
     println!(
-        "{:10} {:>10} {:>10} {:>10}   (baseline / index, medians of {ROUNDS})",
+        "{:10} {:>10} {:>10} {:>10}   (baseline / index, medians of {rounds})",
         "instances", "store", "find", "remove"
     );
     for instances in [8, 64, 512] {
         let mut ratios: [Vec<f64>; 3] = Default::default();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (ours, theirs) = (index(&prompts, instances), baseline(&prompts, instances));
             ratios.iter_mut().zip(theirs.iter().zip(ours)).for_each(|(ratios, (theirs, ours))| {
                 ratios.push(theirs.as_secs_f64() / ours.as_secs_f64());
@@ -133,7 +134,7 @@ fn main() {
         }
         let [store, find, remove] = ratios.map(|mut ratios| {
             ratios.sort_by(f64::total_cmp);
-            ratios[ROUNDS / 2]
+            ratios[rounds / 2]
         });
         println!("{instances:10} {store:>9.1}x {find:>9.1}x {remove:>9.1}x");
     }

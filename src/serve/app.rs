@@ -15,7 +15,7 @@ use super::tasks::{TaskError, Tasks};
 use super::telemetry::labels::Listener;
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::Upstream;
-use crate::config::Config;
+use crate::config::{Config, Instance, Protocol};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
@@ -152,7 +152,7 @@ impl App {
         let service = RouterServer::new(grpc::Service::new(Arc::clone(&core), Arc::clone(&tokenizers)))
             .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
         let upstream = Upstream::new(Arc::clone(&core), Arc::clone(&secured.upstream), Arc::clone(&secured.api_keys));
-        let (fleet, starts) = Fleet::new(&config, &core, &upstream, stop.clone());
+        let (fleet, starts) = Fleet::new(&config, &core, &upstream, &tokenizers, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
             core: Arc::clone(&core),
             upstream: Arc::clone(&upstream),
@@ -222,8 +222,13 @@ impl App {
 
 /// vLLM hands out its tokenizer over gRPC at best, so one that is missing is for the operator to provide.
 fn tell_of_tokenizers(config: &Config) {
-    let models: BTreeSet<&str> = config.instances.iter().map(|instance| instance.model.as_str()).collect();
-    for model in models.into_iter().filter(|model| config.tokenizers.iter().all(|one| one.model != *model)) {
+    let without = |instance: &&Instance| {
+        instance.address(Protocol::VllmEngine).is_none()
+            && config.tokenizers.iter().all(|one| one.model != instance.model)
+    };
+    let models: BTreeSet<&str> =
+        config.instances.iter().filter(without).map(|instance| instance.model.as_str()).collect();
+    for model in models {
         tracing::info!(
             model,
             "no tokenizer: its texts and chats are placed by their bytes, and overlaps are not known; \

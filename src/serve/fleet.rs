@@ -11,8 +11,9 @@ pub(super) mod reconcile;
 use super::core::{Core, RegisterError};
 use super::members::JoinError;
 use super::tasks::{TaskError, Tasks};
+use super::tokenizer::Tokenizers;
 use super::upstream::Upstream;
-use super::watch::{health, kv_events, load};
+use super::watch::{health, kv_events, load, tokenizer};
 use crate::config::{self, Config, Instance, Protocol};
 use crate::routing::{InstanceId, Knowledge};
 use parking_lot::Mutex;
@@ -40,6 +41,7 @@ pub enum Origin {
 pub(super) struct Fleet {
     core: Arc<Core>,
     upstream: Arc<Upstream>,
+    tokenizers: Arc<Tokenizers>,
     health: config::Health,
     watch: config::Watch,
     stop: CancellationToken,
@@ -88,12 +90,14 @@ impl Fleet {
         config: &Config,
         core: &Arc<Core>,
         upstream: &Arc<Upstream>,
+        tokenizers: &Arc<Tokenizers>,
         stop: CancellationToken,
     ) -> (Arc<Fleet>, Starts) {
         let (starts, started) = mpsc::unbounded_channel();
         let fleet = Fleet {
             core: Arc::clone(core),
             upstream: Arc::clone(upstream),
+            tokenizers: Arc::clone(tokenizers),
             health: config.health,
             watch: config.watch,
             stop,
@@ -241,7 +245,12 @@ impl Fleet {
         if let Some((source, joined)) = self.event_source(instance, id) {
             let feed = kv_events::Feed::new(Arc::clone(&self.core), id, joined);
             let task = kv_events::subscribe(feed, source, kv_events::Limits::default(), stop.clone());
-            self.start_watcher(format!("kv_events {}", instance.name), task, &stop, Some(alive));
+            self.start_watcher(format!("kv_events {}", instance.name), task, &stop, Some(alive.clone()));
+        }
+        if instance.address(Protocol::VllmEngine).is_some() && !self.tokenizers.has(&instance.model) {
+            let (upstream, tokenizers) = (Arc::clone(&self.upstream), Arc::clone(&self.tokenizers));
+            let task = tokenizer::fetch(upstream, tokenizers, id, instance.clone(), stop.clone());
+            self.start_watcher(format!("tokenizer {}", instance.name), task, &stop, Some(alive));
         }
         self.read_load(inside, instance);
         inside.members.insert(id, Watched { instance: instance.clone(), origin, stop, running });

@@ -1,6 +1,7 @@
 //! Prompts become token ids here too, so that texts and chats can be looked up in the index.
 //!
-//! A model's folder holds `tokenizer.json` and its chat template (`chat_template.jinja`, or in `tokenizer_config.json`), as on
+//! A model whose tokenizer is not configured has it from the first instance that hands it out (`watch::tokenizer`). A model's
+//! folder holds `tokenizer.json` and its chat template (`chat_template.jinja`, or in `tokenizer_config.json`), as on
 //! Hugging Face's hub. Tokenizing happens off the async threads and has a deadline, past which the request goes by load; what
 //! was begun is finished for the cache's sake. The engine tokenizes for itself: a difference costs a misrouted request.
 //!
@@ -10,6 +11,7 @@
 mod chat;
 mod conversation;
 mod date;
+mod files;
 mod form;
 mod segments;
 mod template;
@@ -20,7 +22,9 @@ use super::ingress::http::api::Api;
 use axum::body::Bytes;
 use axum::http::Method;
 use chat::{Unknown, get};
+use files::Files;
 use minijinja::Value;
+use parking_lot::RwLock;
 use segments::Segments;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +40,9 @@ const AT_ONCE: usize = 32;
 
 /// The tokenizers of a fleet, by model.
 pub(super) struct Tokenizers {
-    by_model: HashMap<String, Arc<Tokenizer>>,
+    by_model: RwLock<HashMap<String, Arc<Tokenizer>>>,
+    /// Held by who fetches one: an archive in memory is enough.
+    pub fetching: tokio::sync::Mutex<()>,
     at_once: Arc<Semaphore>,
     within_milliseconds: AtomicU64,
 }
@@ -74,6 +80,14 @@ pub enum TokenizerError {
         /// Why not.
         source: serde_json::Error,
     },
+    /// What an engine handed out is no archive of a tokenizer's files.
+    #[error("the archive from {from} cannot be used: {reason}")]
+    Archive {
+        /// Whose it is.
+        from: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The chat template is none.
     #[error("the chat template in {folder} cannot be used: {reason}")]
     Template {
@@ -106,10 +120,21 @@ impl Tokenizers {
     pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
         Ok(Tokenizers {
-            by_model: loaded.collect::<Result<_, _>>()?,
+            by_model: RwLock::new(loaded.collect::<Result<_, _>>()?),
+            fetching: tokio::sync::Mutex::default(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             within_milliseconds: AtomicU64::new(milliseconds(within)),
         })
+    }
+
+    /// Whether a model's is there.
+    pub fn has(&self, model: &str) -> bool {
+        self.by_model.read().contains_key(model)
+    }
+
+    /// Texts of `model` have tokens from here on.
+    pub fn add(&self, model: &str, tokenizer: Tokenizer) {
+        self.by_model.write().insert(model.to_owned(), Arc::new(tokenizer));
     }
 
     /// Requests that come from here on wait this long at most.
@@ -125,7 +150,7 @@ impl Tokenizers {
 
     /// The token ids of a body's prompt.
     pub async fn tokens(&self, model: &str, api: Api, body: &Bytes) -> Result<Vec<u32>, Untokenized> {
-        let tokenizer = Arc::clone(self.by_model.get(model).ok_or(Untokenized::NoTokenizer)?);
+        let tokenizer = Arc::clone(self.by_model.read().get(model).ok_or(Untokenized::NoTokenizer)?);
         let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|_| Untokenized::Late)?;
         let body = body.clone();
         let work = tokio::task::spawn_blocking(move || {
@@ -149,23 +174,30 @@ impl Tokenizers {
 impl Tokenizer {
     /// From a folder as on Hugging Face's hub.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join("tokenizer.json");
-        let segments = Segments::new(&read(&path)?).map_err(|reason| TokenizerError::Tokenizer { path, reason })?;
-        let path = folder.join("tokenizer_config.json");
-        let config = match read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|source| TokenizerError::Config { path, source })?,
-            Err(TokenizerError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                serde_json::Value::Null
-            }
-            Err(error) => return Err(error),
+        Self::of(&Files::Folder(folder.to_owned()))
+    }
+
+    /// From a zip archive of such a folder's files, which came from `from`.
+    pub(super) fn unpack(archive: &[u8], from: &Path) -> Result<Self, TokenizerError> {
+        Self::of(&Files::unpack(archive, from)?)
+    }
+
+    fn of(files: &Files) -> Result<Self, TokenizerError> {
+        let path = |name: &str| files.from().join(name);
+        let segments = Segments::new(&files.expect(files::TOKENIZER)?)
+            .map_err(|reason| TokenizerError::Tokenizer { path: path(files::TOKENIZER), reason })?;
+        let config = match files.read(files::CONFIG)? {
+            Some(text) => serde_json::from_slice(&text)
+                .map_err(|source| TokenizerError::Config { path: path(files::CONFIG), source })?,
+            None => serde_json::Value::Null,
         };
-        let source = match read(&folder.join("chat_template.jinja")) {
-            Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
-            Err(_) => template::of_config(&config),
+        let source = match files.read(files::TEMPLATE)? {
+            Some(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+            None => template::of_config(&config),
         };
         let template = source.map(|source| Template::new(source, &config)).transpose();
         let template = template.map_err(|TemplateError(error)| TokenizerError::Template {
-            folder: folder.to_owned(),
+            folder: files.from().to_owned(),
             reason: error.to_string(),
         })?;
         Ok(Tokenizer { segments, template })
@@ -212,10 +244,6 @@ impl Tokenizer {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
-    std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +257,9 @@ mod tests {
         for folder in ["tools", "parts"] {
             let tokenizer = Tokenizer::load(&data.join(folder)).unwrap();
             // The second time all pieces come from the cache.
-            for line in read(&data.join(folder).join("cases.jsonl")).unwrap().split(|&b| b == b'\n').cycle().take(140) {
+            for line in
+                std::fs::read(data.join(folder).join("cases.jsonl")).unwrap().split(|&b| b == b'\n').cycle().take(140)
+            {
                 let Ok(case) = serde_json::from_slice::<Value>(line) else { continue };
                 let api = Api::of(&Method::POST, case["path"].as_str().unwrap());
                 // Cut out of the line, so that keys keep their order.

@@ -42,7 +42,7 @@ use budget::Budget;
 use connector::Connector;
 use grpc_relay::GrpcRelay;
 pub(super) use headers::ClientHeaders;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -135,10 +135,24 @@ impl From<Refused> for ForwardError {
     }
 }
 
+/// How much of an answer to a call of our own is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerLimits {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+impl AnswerLimits {
+    /// For what an instance has at hand.
+    pub const SHORT: AnswerLimits = AnswerLimits { bytes: ANSWER_BYTES_MAX, time: ANSWER_MAX };
+}
+
 /// Why a call of our own has no answer.
 pub(super) enum CallError {
     /// The instance did not answer.
     Forward(ForwardError),
+    /// It answered with more than was asked for.
+    TooLong,
     /// It answered with a status other than OK.
     Refused(Status),
 }
@@ -307,7 +321,7 @@ impl Upstream {
         tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or(Err(ForwardError::Unreachable))
     }
 
-    /// Calls a method of an instance that takes one message and gives one: that message.
+    /// Calls a method of an instance that takes one message: the messages of its answer, in their frames.
     pub async fn call(
         &self,
         instance: InstanceId,
@@ -315,6 +329,7 @@ impl Upstream {
         path: &str,
         headers: ClientHeaders,
         body: Bytes,
+        limits: AnswerLimits,
     ) -> Result<Bytes, CallError> {
         let unreachable = || CallError::Forward(ForwardError::Unreachable);
         let address = self.core.member(instance).address(protocol).ok_or_else(unreachable)?;
@@ -324,7 +339,10 @@ impl Upstream {
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let answer = async {
             let (head, body) = self.grpc.request(request).await.map_err(|_| unreachable())?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| unreachable())?;
+            let body = Limited::new(body, limits.bytes)
+                .collect()
+                .await
+                .map_err(|error| if error.is::<LengthLimitError>() { CallError::TooLong } else { unreachable() })?;
             let status = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(body.trailers()?));
             match status {
                 Some(status) if status.code() == Code::Ok => Ok(body.to_bytes()),
@@ -332,7 +350,7 @@ impl Upstream {
                 None => Err(unreachable()),
             }
         };
-        tokio::time::timeout(ANSWER_MAX, answer).await.unwrap_or_else(|_| Err(unreachable()))
+        tokio::time::timeout(limits.time, answer).await.unwrap_or_else(|_| Err(unreachable()))
     }
 
     /// What it is shown, whoever asks.

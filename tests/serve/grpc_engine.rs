@@ -11,6 +11,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -29,6 +31,8 @@ use warmpath::mock::proto::engine::{
 use warmpath::mock::proto::inference;
 use warmpath::mock::proto::inference::inference_client::InferenceClient;
 use warmpath::routing::{Availability, InstanceId};
+use warmpath::serve::Tokenizer;
+use warmpath::serve::proto::RouteRequest;
 
 type Engine = VllmEngineClient<Channel>;
 
@@ -245,7 +249,10 @@ async fn keeper(status: &'static str, frames: Vec<u8>) -> (SocketAddr, mpsc::Unb
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
+    // Which every engine is asked for first, where its model's is not configured.
+    let no_tokenizer = || async { [("grpc-status", "12")] };
+    let routes = axum::Router::new().route(GET_TOKENIZER, axum::routing::post(no_tokenizer)).fallback(handler);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
     (address, kept)
 }
 
@@ -273,6 +280,7 @@ async fn call(
 }
 
 const GENERATE: &str = "/vllm.grpc.engine.VllmEngine/Generate";
+const GET_TOKENIZER: &str = "/vllm.grpc.engine.VllmEngine/GetTokenizer";
 
 #[tokio::test]
 async fn bytes_and_metadata_pass_unchanged_whatever_they_are() {
@@ -481,4 +489,93 @@ async fn a_text_is_made_tokens_or_goes_by_its_bytes() {
         assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), guessed);
         app.running.stop().await;
     }
+}
+
+/// The tokenizer of the tests in a zip archive, as an engine hands it out: in pieces, with their SHA-256.
+fn tokenizer_chunks(flawed: bool) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools");
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        zip.start_file(name, options).unwrap();
+        let file = std::fs::read(folder.join(name)).unwrap_or_else(|_| b"{}".to_vec());
+        std::io::Write::write_all(&mut zip, &file).unwrap();
+    }
+    let mut archive = zip.finish().unwrap().into_inner();
+    let sha256: String = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&archive))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if flawed {
+        *archive.last_mut().unwrap() ^= 1;
+    }
+    let last = archive.len() / 1000;
+    let chunk = |(at, data): (usize, &[u8])| {
+        let said = if at == last { sha256.clone() } else { String::new() };
+        frame(&Chunk { data: data.to_vec(), sha256: said }.encode_to_vec())
+    };
+    archive.chunks(1000).enumerate().flat_map(chunk).collect()
+}
+
+/// `smg.grpc.common.GetTokenizerChunk`
+#[derive(prost::Message)]
+struct Chunk {
+    #[prost(bytes = "vec", tag = "1")]
+    data: Vec<u8>,
+    #[prost(string, tag = "2")]
+    sha256: String,
+}
+
+/// An engine that hands out `frames` for its tokenizer, from the second time it is asked on; how often it was asked.
+async fn with_tokenizer(frames: Vec<u8>) -> (SocketAddr, Arc<AtomicU32>) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let hand_out = async move || {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            return axum::response::Response::builder().header("grpc-status", "14").body(Body::empty()).unwrap();
+        }
+        let trailers = std::future::ready(Some(Ok::<_, std::convert::Infallible>(trailers)));
+        axum::response::Response::new(Body::new(Full::new(Bytes::from(frames)).with_trailers(trailers)))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = axum::Router::new().route(GET_TOKENIZER, axum::routing::post(hand_out));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_tokenizer_is_fetched_once_from_an_engine_that_hands_it_out() {
+    let (engine, asked) = with_tokenizer(tokenizer_chunks(false)).await;
+    let (other, others_asked) = with_tokenizer(tokenizer_chunks(false)).await;
+    let mut config = config(vec![at("a", engine), at("b", other)]);
+    config.http.tokenize_max = Duration::from_secs(30);
+    let mut app = start_app(config).await;
+    let question = RouteRequest { text: Some("Once upon a time".to_owned()), ..RouteRequest::default() };
+    let mut answer = app.client.route(question.clone()).await.unwrap().into_inner();
+    assert!(answer.is_estimated);
+    while answer.is_estimated {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answer = soon("an answer", app.client.route(question.clone())).await.unwrap().into_inner();
+    }
+    // Each was not ready once; then one was enough.
+    eventually("all asking is over", || asked.load(Ordering::Relaxed) + others_asked.load(Ordering::Relaxed) == 3)
+        .await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools");
+    let tokens =
+        Tokenizer::load(&folder).unwrap().prompt_tokens("/v1/completions", br#"{"prompt": "Once upon a time"}"#);
+    assert_eq!(answer.prompt_tokens as usize, tokens.unwrap().len());
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_tokenizer_that_came_damaged_is_not_used() {
+    let (engine, asked) = with_tokenizer(tokenizer_chunks(true)).await;
+    let mut app = start_app(config(vec![at("a", engine)])).await;
+    eventually("it is asked again", || asked.load(Ordering::Relaxed) == 2).await;
+    let question = RouteRequest { text: Some("Once upon a time".to_owned()), ..RouteRequest::default() };
+    assert!(app.client.route(question).await.unwrap().into_inner().is_estimated);
+    app.running.stop().await;
 }

@@ -26,7 +26,9 @@ use crate::serve::protobuf::{Fields, Value};
 use crate::serve::telemetry::labels::{self, Answer, ByLoad, Listener};
 use crate::serve::ticket::Ticket;
 use crate::serve::tokenizer::Tokenizers;
-use crate::serve::upstream::{CallError, ClientHeaders, Forward, ForwardError, Place, Placed, Upstream, grpc};
+use crate::serve::upstream::{
+    AnswerLimits, CallError, ClientHeaders, Forward, ForwardError, Place, Placed, Upstream, grpc,
+};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -174,13 +176,18 @@ impl Server {
                 let (upstream, path) = (Arc::clone(&self.upstream), path.clone());
                 let (protocol, headers, body) =
                     (forward.protocol, ClientHeaders::of(forward.head), forward.body.clone());
-                asked.spawn(async move { upstream.call(instance, protocol, &path, headers, body).await });
+                let limits = AnswerLimits::SHORT;
+                asked.spawn(async move { upstream.call(instance, protocol, &path, headers, body, limits).await });
             }
             for answer in asked.join_all().await {
                 match answer {
                     Ok(message) => answered = answered.or(Some(message)),
                     Err(CallError::Refused(status)) => return Err((Answer::Refused, status)),
                     Err(CallError::Forward(error)) => return Err(refused(error)),
+                    Err(CallError::TooLong) => {
+                        let what = "an instance's answer is too long to be held for all of them";
+                        return Err((Answer::Refused, Status::resource_exhausted(what)));
+                    }
                 }
             }
         }

@@ -18,6 +18,8 @@ const LOOK_MAX: usize = 1 << 20;
 pub(in crate::serve) const GENERATE: &str = "/vllm.grpc.engine.VllmEngine/Generate";
 /// The path of the call that asks for health.
 pub(in crate::serve) const HEALTH_CHECK: &str = "/vllm.grpc.engine.VllmEngine/HealthCheck";
+/// The path of the call that hands out the tokenizer.
+pub(in crate::serve) const GET_TOKENIZER: &str = "/vllm.grpc.engine.VllmEngine/GetTokenizer";
 /// `GenerateRequest.data_parallel_rank`
 pub(in crate::serve) const RANK_FIELD: u64 = 9;
 
@@ -25,6 +27,22 @@ pub(in crate::serve) const RANK_FIELD: u64 = 9;
 pub(in crate::serve) fn message(body: &[u8]) -> Option<&[u8]> {
     let (prefix, message) = body.split_at_checked(PREFIX)?;
     (prefix[0] == 0 && length(prefix) == message.len()).then_some(message)
+}
+
+/// The messages of a body that holds several, none of them compressed; `None` in the place of one that cannot be read, and then
+/// nothing more.
+pub(in crate::serve) fn messages(mut body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        let next = body.split_at_checked(PREFIX).and_then(|(prefix, rest)| {
+            let (message, rest) = rest.split_at_checked(length(prefix))?;
+            (prefix[0] == 0).then_some((message, rest))
+        });
+        body = next.map_or(&[], |(_, rest)| rest);
+        Some(next.map(|(message, _)| message))
+    })
 }
 
 /// A message in its frame.

@@ -11,7 +11,7 @@ use crate::serve::core::Core;
 use crate::serve::health::Check;
 use crate::serve::ingress::vllm::is_healthy;
 use crate::serve::upstream::grpc::{HEALTH_CHECK, framed};
-use crate::serve::upstream::{ClientHeaders, Upstream};
+use crate::serve::upstream::{AnswerLimits, ClientHeaders, Upstream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,8 @@ async fn check(upstream: &Upstream, instance: InstanceId, protocol: Protocol) ->
     match protocol {
         Protocol::OpenAi => check_http(upstream, instance).await,
         Protocol::VllmEngine | Protocol::Inference => {
-            let answer = upstream.call(instance, protocol, HEALTH_CHECK, ClientHeaders::default(), framed(&[])).await;
+            let (headers, limits) = (ClientHeaders::default(), AnswerLimits::SHORT);
+            let answer = upstream.call(instance, protocol, HEALTH_CHECK, headers, framed(&[]), limits).await;
             if answer.is_ok_and(|message| is_healthy(&message)) { Check::Awake } else { Check::Failed }
         }
     }

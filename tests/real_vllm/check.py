@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Two real vLLMs (CPU, tiny random model), the router in front: is what it predicts what they report?
 
-    check.py --venv VENV --warmpath BINARY [--requests 500] [--seed 1] [--keep-logs DIR]
+    check.py --venv VENV --warmpath BINARY [--requests 500] [--seed 1] [--only http|grpc] [--keep-logs DIR]
 
 Sends a seeded mix of requests through the router, one after another, and compares the router's predicted overlap (header
 x-warmpath-overlap-tokens) with the cached_tokens that vLLM reports in the same answer. On the way prefix caches are reset, an
@@ -233,6 +233,42 @@ def check_openai(url):
     return openai.__version__
 
 
+def over_http(arguments, vllms, tokenizer, folder, logs, running):
+    router = Router(arguments.warmpath.resolve(), vllms, tokenizer, folder, logs)
+    running.append(router)
+    router.wait()
+    client = check_openai(router.url)
+    print(f"openai {client}: models, chat, completions, responses, streaming and not, errors: as ever", flush=True)
+    texts = run_texts(router, arguments.seed, arguments.requests // 5)
+    print(json.dumps(texts, indent=1, ensure_ascii=False), flush=True)
+    figures = run_mix(arguments, vllms, router)
+    print(json.dumps(figures, indent=1), flush=True)
+    print(json.dumps(run_bursts(arguments, router)), flush=True)
+    router.end(signal.SIGTERM)
+    if texts["same length"] < sum(texts["texts and chats"].values()):
+        sys.exit(f"only {texts['same length']} texts and chats were tokenized as vLLM does")
+    # A long chat in the small pool may meet an eviction that is not yet published.
+    if texts["share"] < 0.97:
+        sys.exit(f"only {texts['share']:.2%} of the texts' and chats' overlaps were equal to what vLLM reported")
+    if figures["share"] < 0.99:
+        sys.exit(f"only {figures['share']:.2%} of the predictions were equal to what vLLM reported")
+
+
+def over_grpc(arguments, beside, folder, logs, running):
+    engine = Vllm("g", arguments.venv, logs, is_grpc=True)
+    running.append(engine)
+    grpc_engine.wait(engine)
+    router = Router(arguments.warmpath.resolve(), [beside, engine], None, folder, logs)
+    running.append(router)
+    router.wait()
+    figures = grpc_engine.run(arguments.seed, arguments.requests // 5, arguments.pause, router, engine)
+    print(json.dumps(figures, indent=1), flush=True)
+    if figures["share"] < 0.99:
+        sys.exit(f"only {figures['share']:.2%} of the predictions over gRPC were equal to what vLLM reported")
+    if figures["texts equal"] < figures["texts"]:
+        sys.exit(f"only {figures['texts equal']} of {figures['texts']} texts over gRPC were tokenized as vLLM does")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--venv", type=pathlib.Path, required=True)
@@ -240,6 +276,7 @@ def main():
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between an answer and the next request")
+    parser.add_argument("--only", choices=("http", "grpc"), help="one half of it")
     parser.add_argument("--keep-logs", type=pathlib.Path)
     arguments = parser.parse_args()
     running = []
@@ -248,46 +285,21 @@ def main():
         logs = arguments.keep_logs or folder
         logs.mkdir(parents=True, exist_ok=True)
         try:
-            vllms = []
-            for name in ("a", "b"):
-                vllms.append(Vllm(name, arguments.venv, logs))
-                running.append(vllms[-1])
+            vllms = [Vllm(name, arguments.venv, logs) for name in (("a",) if arguments.only == "grpc" else ("a", "b"))]
+            running += vllms
             for vllm in vllms:
                 vllm.wait()
             # The model's tokenizer beside the template that the vLLMs were given.
             tokenizer = folder / "tokenizer"
             shutil.copytree((arguments.venv / "tiny-model").resolve(), tokenizer)
             shutil.copy(TEMPLATE, tokenizer / "chat_template.jinja")
-            router = Router(arguments.warmpath.resolve(), vllms, tokenizer, folder, logs)
-            running.append(router)
-            router.wait()
-            client = check_openai(router.url)
-            print(f"openai {client}: models, chat, completions, responses, streaming and not, errors: as ever", flush=True)
-            texts = run_texts(router, arguments.seed, arguments.requests // 5)
-            print(json.dumps(texts, indent=1, ensure_ascii=False), flush=True)
-            figures = run_mix(arguments, vllms, router)
-            print(json.dumps(figures, indent=1), flush=True)
-            print(json.dumps(run_bursts(arguments, router)), flush=True)
-            # Memory is short where this runs, so the one over gRPC takes the place of one of the two.
-            vllms[1].end(signal.SIGKILL)
-            router.end(signal.SIGTERM)
-            over_grpc = Vllm("g", arguments.venv, logs, is_grpc=True)
-            running.append(over_grpc)
-            grpc_engine.wait(over_grpc)
-            router = Router(arguments.warmpath.resolve(), [vllms[0], over_grpc], tokenizer, folder, logs)
-            running.append(router)
-            router.wait()
-            engine = grpc_engine.run(arguments.seed, arguments.requests // 5, arguments.pause, router, over_grpc)
-            print(json.dumps(engine, indent=1), flush=True)
-            if texts["same length"] < sum(texts["texts and chats"].values()):
-                sys.exit(f"only {texts['same length']} texts and chats were tokenized as vLLM does")
-            # A long chat in the small pool may meet an eviction that is not yet published.
-            if texts["share"] < 0.97:
-                sys.exit(f"only {texts['share']:.2%} of the texts' and chats' overlaps were equal to what vLLM reported")
-            if engine["share"] < 0.99:
-                sys.exit(f"only {engine['share']:.2%} of the predictions over gRPC were equal to what vLLM reported")
-            if figures["share"] < 0.99:
-                sys.exit(f"only {figures['share']:.2%} of the predictions were equal to what vLLM reported")
+            if arguments.only != "grpc":
+                over_http(arguments, vllms, tokenizer, folder, logs, running)
+            if arguments.only != "http":
+                # Memory is short where this runs, so the one over gRPC takes the place of one of the two.
+                if len(vllms) == 2:
+                    vllms[1].end(signal.SIGKILL)
+                over_grpc(arguments, vllms[0], folder, logs, running)
         finally:
             for process in running:
                 process.end(signal.SIGTERM if process.name == "router" else signal.SIGKILL)

@@ -84,7 +84,8 @@ class Router(Process):
                 f'kv_events = {{ endpoint = "tcp://127.0.0.1:{vllm.events}", '
                 f'replay_endpoint = "tcp://127.0.0.1:{vllm.events + 10}" }}'
             )
-        config.append(f'[[tokenizers]]\nmodel = "{MODEL}"\npath = "{model_folder}"')
+        if model_folder:
+            config.append(f'[[tokenizers]]\nmodel = "{MODEL}"\npath = "{model_folder}"')
         path = folder / "warmpath.toml"
         path.write_text("\n".join(config) + "\n")
         super().__init__("router", [binary, "serve", "--config", path], logs)

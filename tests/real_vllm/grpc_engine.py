@@ -30,6 +30,11 @@ def request(number, tokens, max_tokens, stream):
     return engine.GenerateRequest(request_id=f"lane-{number}", tokenized=prompt, sampling_params=sampling, stream=stream)
 
 
+def text_request(number, text):
+    sampling = engine.SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0, n=1, max_tokens=4, ignore_eos=True)
+    return engine.GenerateRequest(request_id=f"text-{number}", text=text, sampling_params=sampling, stream=False)
+
+
 def generate(router, asked):
     """Predicted overlap, cached tokens as reported, and the tokens generated."""
     call = router.Generate(asked, timeout=120)
@@ -40,9 +45,10 @@ def generate(router, asked):
         else:
             complete = answer.complete
     told = dict(call.initial_metadata())
-    # In a stream the end tells the last tokens once more.
+    # In a stream the end tells the last token once more, and counts that one alone.
     output = streamed if asked.stream else list(complete.output_ids)
-    assert len(output) == asked.sampling_params.max_tokens == complete.completion_tokens, (output, complete)
+    assert len(output) == asked.sampling_params.max_tokens, (output, complete)
+    assert complete.completion_tokens == len(complete.output_ids), complete
     return told["x-warmpath-instance"], int(told["x-warmpath-overlap-tokens"]), complete.cached_tokens, output
 
 
@@ -81,6 +87,18 @@ def run(seed, count, pause, router, vllm):
         mix.answered(prompt, None, output)
         time.sleep(pause)
 
+    # Texts, with the tokenizer that the engine handed out: nobody configured one.
+    def is_tokenized():
+        return "x-warmpath-overlap-tokens" in dict(through.Generate(text_request("first", "Once upon a time")).initial_metadata())
+
+    wait_for("the tokenizer from the engine", is_tokenized, 60)
+    texts_equal = 0
+    for at in range(40):
+        text = f"The story of the {('mill', 'river', 'tower', 'owl')[at % 4]}. " * 20 + f"Chapter {at // 8}: what came then?"
+        _, predicted, reported, _ = generate(through, text_request(at, text))
+        texts_equal += predicted == reported
+        time.sleep(pause)
+
     def booked():
         load = router.instances()[vllm.name]
         return load["prefill_requests"] + load["decode_requests"]
@@ -96,4 +114,4 @@ def run(seed, count, pause, router, vllm):
     # What is HTTP goes to who speaks it.
     answer = requests.post(f"{router.url}/v1/completions", json={"model": MODEL, "prompt": mix.tokens(40), "max_tokens": 1}, timeout=60)
     assert answer.ok and answer.headers["x-warmpath-instance"] != vllm.name, answer.text
-    return {"over gRPC": count, "equal": equal, "share": equal / count, "wrong": wrong, "cached_tokens": cached}
+    return {"over gRPC": count, "equal": equal, "share": equal / count, "wrong": wrong, "cached_tokens": cached, "texts": 40, "texts equal": texts_equal}

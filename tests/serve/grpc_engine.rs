@@ -553,7 +553,8 @@ async fn a_tokenizer_is_fetched_once_from_an_engine_that_hands_it_out() {
     let mut config = config(vec![at("a", engine), at("b", other)]);
     config.http.tokenize_max = Duration::from_secs(30);
     let mut app = start_app(config).await;
-    let question = RouteRequest { text: Some("Once upon a time".to_owned()), ..RouteRequest::default() };
+    let text = Some("Once upon a time".to_owned());
+    let question = RouteRequest { model: MODEL.to_owned(), text, ..RouteRequest::default() };
     let mut answer = app.client.route(question.clone()).await.unwrap().into_inner();
     assert!(answer.is_estimated);
     while answer.is_estimated {
@@ -575,7 +576,8 @@ async fn a_tokenizer_that_came_damaged_is_not_used() {
     let (engine, asked) = with_tokenizer(tokenizer_chunks(true)).await;
     let mut app = start_app(config(vec![at("a", engine)])).await;
     eventually("it is asked again", || asked.load(Ordering::Relaxed) == 2).await;
-    let question = RouteRequest { text: Some("Once upon a time".to_owned()), ..RouteRequest::default() };
+    let text = Some("Once upon a time".to_owned());
+    let question = RouteRequest { model: MODEL.to_owned(), text, ..RouteRequest::default() };
     assert!(app.client.route(question).await.unwrap().into_inner().is_estimated);
     app.running.stop().await;
 }

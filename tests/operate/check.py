@@ -1,6 +1,7 @@
 """The router under a real Prometheus and a real Chromium, and the Helm chart as Helm renders it. See .ci/operate."""
 
 import json
+import os
 import pathlib
 import re
 import socket
@@ -12,6 +13,7 @@ import urllib.parse
 import urllib.request
 
 from helm_python import Chart, HelmError
+from ruamel.yaml import YAML
 
 WARMPATH = sys.argv[1]
 MODEL = "Qwen/Qwen3-32B"
@@ -41,6 +43,29 @@ def eventually(what, look, patience=60):
         time.sleep(0.2)
 
 
+def config_check(folder, configuration, environment=None):
+    """`warmpath config check` of a file under an environment."""
+    file = folder / "warmpath.toml"
+    file.write_text(configuration)
+    subprocess.run([WARMPATH, "config", "check", "--config", str(file)], check=True, env=os.environ | (environment or {}))
+
+
+def valid(folder, objects):
+    """Kubernetes' own objects, held against its schemas."""
+    for position, part in enumerate(objects):
+        if "monitoring.coreos.com" not in part:
+            file = folder / f"{position}.yaml"
+            file.write_text(part)
+            subprocess.run(["kubernetes-validate", "--strict", str(file)], check=True, stdout=subprocess.DEVNULL)
+
+
+def rendered(warmpath, values):
+    """The objects that a chart makes of values, and the configuration among them."""
+    text = "\n---\n".join(warmpath.render(values).values())
+    objects = [part for part in re.split(r"(?m)^---\s*$", text) if re.search(r"(?m)^kind:", part)]
+    return objects, re.search(r"warmpath\.toml: \|\n((?: {4}.*\n|\s*\n)+)", text).group(1)
+
+
 def chart(folder):
     """Rendered with everything on: Kubernetes' own objects are valid, the configuration is, and a bad value is refused."""
     warmpath = Chart.load("deploy/helm/warmpath")
@@ -48,29 +73,61 @@ def chart(folder):
     found = {"port": 8000, "instance": {"model": MODEL, "kv_events_port": 5557}}
     discovery = {"kubernetes": [found | {"service": "vllm"}, found | {"pods": "app=vllm", "namespace": "other"}],
                  "dns": [found | {"name": "vllm.default.svc.cluster.local"}]}
-    rendered = warmpath.render({"serviceMonitor": on, "prometheusRule": on, "dashboard": on, "autoscaling": on,
-                                "discovery": discovery})
-    text = "\n---\n".join(rendered.values())
-    objects = [part for part in re.split(r"(?m)^---\s*$", text) if re.search(r"(?m)^kind:", part)]
-    native = [part for part in objects if "monitoring.coreos.com" not in part]
+    objects, configuration = rendered(warmpath, {
+        "serviceMonitor": on, "prometheusRule": on, "dashboard": on, "autoscaling": on, "discovery": discovery})
     assert len(objects) == 15, len(objects)
-    for position, part in enumerate(native):
-        file = folder / f"{position}.yaml"
-        file.write_text(part)
-        subprocess.run(["kubernetes-validate", "--strict", str(file)], check=True, stdout=subprocess.DEVNULL)
+    valid(folder, objects)
     kinds = {re.search(r"(?m)^kind: (\S+)", part).group(1) for part in objects}
     asked = {"Deployment", "Service", "ServiceMonitor", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceAccount"}
     assert asked <= kinds, asked - kinds
-    configuration = re.search(r"warmpath\.toml: \|\n((?: {4}.*\n|\s*\n)+)", text).group(1)
-    file = folder / "warmpath.toml"
-    file.write_text(configuration)
-    subprocess.run([WARMPATH, "config", "check", "--config", str(file)], check=True)
-    try:
-        warmpath.validate_schema({"instances": [{"name": "a"}]})
-    except HelmError:
-        print(f"the chart renders {len(objects)} objects, all valid")
-    else:
-        raise AssertionError("the chart took an instance without a URL")
+    config_check(folder, configuration)
+
+    # With TLS, keys and certificates everywhere: what is mounted is what the configuration names.
+    secret = lambda name: {"secret": name}
+    secured = {
+        "tls": {"http": secret("web") | {"clientCA": "clients"}, "grpc": secret("grpc"), "admin": secret("ops")},
+        "keys": {"clients": secret("keys"), "operators": secret("ops-keys")},
+        "upstream": {"ca": secret("vllm-ca"), "identity": secret("router"), "apiKey": secret("vllm-key")},
+        "config": {"keys": {"concurrent_max": 5}},
+        "serviceMonitor": on | {"authorization": {"credentials": {"name": "key", "key": "key"}},
+                                "tlsConfig": {"serverName": "warmpath"}},
+    }
+    objects, configuration = rendered(warmpath, secured)
+    valid(folder, objects)
+    config_check(folder, configuration)
+    deployment = next(part for part in objects if re.search(r"(?m)^kind: Deployment", part))
+    mounted = set(re.findall(r"mountPath: (/run/warmpath/[^,]+),", deployment))
+    named = {path.rsplit("/", 1)[0] for path in re.findall(r'"(/run/warmpath/[^"]+)"', configuration)}
+    assert mounted == named and len(mounted) == 9, (mounted, named)
+    assert deployment.count("port: admin, scheme: HTTPS") == 3 and "concurrent_max = 5" in configuration, deployment
+    for bad, why in [
+        ({"instances": [{"name": "a"}]}, "an instance without a URL"),
+        ({"tls": {"admin": {"secret": "a", "clientCA": "b"}}}, "an admin listener that no probe can ask"),
+        ({"tls": {"http": {"clientCA": "b"}}}, "clients' authorities without a certificate"),
+        ({"keys": {"operators": {"secret": "a"}}, "serviceMonitor": on}, "a ServiceMonitor without a key"),
+    ]:
+        try:
+            warmpath.validate_schema(bad)
+            warmpath.render(bad)
+        except HelmError:
+            continue
+        raise AssertionError(f"the chart took {why}")
+    print("what the chart renders is valid, and it refuses what cannot work")
+
+
+def compose(folder):
+    """What the compose files configure is valid, alone and secured."""
+    load = YAML(typ="safe").load
+    plain, secured = [load(pathlib.Path(f"deploy/compose/{name}.yml")) for name in ("compose", "secured")]
+    configuration = plain["configs"]["warmpath"]["content"].replace("${WARMPATH_MODEL:-Qwen/Qwen3-8B}", MODEL)
+    config_check(folder, configuration)
+    config_check(folder, configuration, secured["services"]["warmpath"]["environment"])
+    for file in plain, secured:
+        prometheus = folder / "prometheus.yml"
+        prometheus.write_text(file["configs"]["prometheus"]["content"])
+        subprocess.run(["promtool", "check", "config", "--syntax-only", str(prometheus)], check=True,
+                       stdout=subprocess.DEVNULL)
+    print("what the compose files configure is valid")
 
 
 def live(folder):
@@ -140,5 +197,6 @@ def live(folder):
 
 with tempfile.TemporaryDirectory() as scratch:
     chart(pathlib.Path(scratch))
+    compose(pathlib.Path(scratch))
 with tempfile.TemporaryDirectory() as scratch:
     live(pathlib.Path(scratch))

@@ -110,7 +110,7 @@ async fn what_cannot_be_registered_is_refused_with_what_to_do() {
         ..registration("c", SocketAddr::from(([127, 0, 0, 1], 3)))
     };
     assert_eq!(app.fleet.register_instance(ranks).await.unwrap_err().code(), Code::AlreadyExists);
-    assert_eq!(app.core.members().map(|(_, member)| member.name.as_str()).collect::<Vec<_>>(), ["a", "c.dp1"]);
+    assert_eq!(app.core.members().map(|(_, member)| member.name.clone()).collect::<Vec<_>>(), ["a", "c.dp1"]);
     app.running.stop().await;
 }
 

@@ -78,6 +78,7 @@ pub(super) enum Metric {
     DiscoveryUpdates,
     DiscoveryInstances,
     DiscoveryFailing,
+    FleetProblems,
     TraceSpans,
 }
 
@@ -206,6 +207,7 @@ impl Metric {
         Metric::DiscoveryUpdates,
         Metric::DiscoveryInstances,
         Metric::DiscoveryFailing,
+        Metric::FleetProblems,
         Metric::TraceSpans,
     ];
 
@@ -601,6 +603,12 @@ impl Metric {
                 Kind::Gauge,
                 Unit::Count,
                 "Sources of a kind that cannot be asked, or suddenly find none: what they found last stays.",
+            ),
+            Metric::FleetProblems => (
+                "warmpath_fleet_problems",
+                Kind::Gauge,
+                Unit::Count,
+                "Configured or discovered instances that could not be taken into the fleet; /status says which and why.",
             ),
             Metric::TraceSpans => (
                 "warmpath_trace_spans_total",

@@ -13,9 +13,9 @@ use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::admission::{Priority, Queued};
 use crate::routing::index::IndexStats;
 use crate::routing::{self, Availability, Decision, Fact, InstanceId, InstanceState, RequestId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// One app's metrics.
 pub(crate) struct Metrics {
@@ -66,14 +66,25 @@ pub(crate) struct Metrics {
     discovery_updates: Vec<PerLabel<DiscoveryOutcome, Counter>>,
     discovery_instances: PerLabel<SourceKind, Gauge>,
     discovery_failing: PerLabel<SourceKind, Gauge>,
+    /// See [`Metric::FleetProblems`].
+    pub fleet_problems: Gauge,
     /// By position; many places, few of them taken.
-    instances: Box<[OnceLock<Arc<InstanceMetrics>>]>,
-    /// By name: one that comes back elsewhere under its old name goes on with what was counted of it.
-    named: Mutex<HashMap<String, Arc<InstanceMetrics>>>,
+    instances: Box<[RwLock<Option<Arc<InstanceMetrics>>>]>,
+    named: Mutex<Named>,
+}
+
+/// Instances by name.
+#[derive(Default)]
+struct Named {
+    /// One that comes back elsewhere under its old name goes on with what was counted of it.
+    known: HashMap<String, Arc<InstanceMetrics>>,
+    /// What was counted of those that are known no more.
+    gone: Compared,
 }
 
 /// What is measured of each instance.
 pub(crate) struct InstanceMetrics {
+    name: String,
     /// See [`Metric::InstanceKnowledge`].
     pub knowledge: PerLabel<State, Gauge>,
     /// See [`Metric::InstanceCachedBlocks`].
@@ -134,6 +145,17 @@ pub(crate) struct InstanceMetrics {
 }
 
 impl InstanceMetrics {
+    fn compared(&self) -> Compared {
+        Compared {
+            predicted: Cached {
+                prompt_tokens: self.compared_prompt_tokens.get(),
+                best_tokens: self.compared_best_tokens.get(),
+                chosen_tokens: self.predicted_tokens.get(),
+            },
+            delivered_tokens: self.delivered_tokens.get(),
+        }
+    }
+
     /// Compares what was predicted to be cached with what was.
     pub fn delivered(&self, predicted: &Decision, cached_tokens: u32) {
         let verdict = match cached_tokens.cmp(&predicted.overlap_tokens) {
@@ -161,6 +183,7 @@ impl InstanceMetrics {
 
     fn new(registry: &Registry, name: &str) -> Self {
         InstanceMetrics {
+            name: name.to_owned(),
             knowledge: registry.gauges(Metric::InstanceKnowledge, name),
             cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
             connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
@@ -219,6 +242,25 @@ pub(crate) struct Cached {
 pub(crate) struct Compared {
     pub predicted: Cached,
     pub delivered_tokens: u64,
+}
+
+impl Cached {
+    /// That of both.
+    pub fn plus(&self, other: &Cached) -> Cached {
+        Cached {
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            best_tokens: self.best_tokens + other.best_tokens,
+            chosen_tokens: self.chosen_tokens + other.chosen_tokens,
+        }
+    }
+}
+
+impl Compared {
+    /// That of both.
+    pub fn plus(&self, other: &Compared) -> Compared {
+        let predicted = self.predicted.plus(&other.predicted);
+        Compared { predicted, delivered_tokens: self.delivered_tokens + other.delivered_tokens }
+    }
 }
 
 /// What was counted until some moment.
@@ -314,7 +356,8 @@ impl Metrics {
                 .collect(),
             discovery_instances: registry.gauges_of_all(Metric::DiscoveryInstances),
             discovery_failing: registry.gauges_of_all(Metric::DiscoveryFailing),
-            instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
+            fleet_problems: registry.gauge(Metric::FleetProblems, None, None),
+            instances: (0..InstanceId::LIMIT).map(|_| RwLock::default()).collect(),
             named: Mutex::default(),
             registry,
         };
@@ -328,17 +371,19 @@ impl Metrics {
         metrics
     }
 
-    /// From here on an instance is measured; the position is its own for good.
+    /// From here on an instance is measured at this position. Whoever had it before is shown no more, unless he is elsewhere.
     pub fn join(&self, position: usize, name: &str) {
-        self.instances[position].get_or_init(|| {
-            let mut named = self.named.lock();
-            let metrics = named.entry(name.to_owned());
-            Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))))
-        });
-    }
-
-    fn sum(&self, counter: fn(&InstanceMetrics) -> &Counter) -> u64 {
-        self.named.lock().values().map(|instance| counter(instance).get()).sum()
+        let Named { known, gone } = &mut *self.named.lock();
+        let metrics = known.entry(name.to_owned());
+        let metrics = Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))));
+        let before = self.instances[position].write().replace(Arc::clone(&metrics));
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &metrics)) else { return };
+        let is_it = |other: &Arc<InstanceMetrics>| Arc::ptr_eq(other, &before);
+        if self.instances.iter().all(|place| !place.read().as_ref().is_some_and(is_it)) {
+            *gone = gone.plus(&before.compared());
+            known.remove(&before.name);
+            self.registry.forget(&before.name);
+        }
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -380,8 +425,8 @@ impl Metrics {
     }
 
     /// The metrics of the instance at a position.
-    pub fn instance(&self, position: usize) -> &InstanceMetrics {
-        self.instances[position].get().expect("an instance is measured from when it joins")
+    pub fn instance(&self, position: usize) -> Arc<InstanceMetrics> {
+        self.instances[position].read().clone().expect("an instance is measured from when it joins")
     }
 
     /// A routed request came so far, so long after its decision.
@@ -446,13 +491,9 @@ impl Metrics {
                 best_tokens: self.overlap_tokens.of(Of::Best).get(),
                 chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
             },
-            compared: Compared {
-                predicted: Cached {
-                    prompt_tokens: self.sum(|instance| &instance.compared_prompt_tokens),
-                    best_tokens: self.sum(|instance| &instance.compared_best_tokens),
-                    chosen_tokens: self.sum(|instance| &instance.predicted_tokens),
-                },
-                delivered_tokens: self.sum(|instance| &instance.delivered_tokens),
+            compared: {
+                let Named { known, gone } = &*self.named.lock();
+                known.values().fold(*gone, |sum, instance| sum.plus(&instance.compared()))
             },
             in_flight: in_flight as u64,
             ttft: self.ttft.read(),

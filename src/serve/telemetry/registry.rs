@@ -2,7 +2,7 @@
 //!
 //! A series is one atomic number beside the text that stands before it on its line, so that counting is one addition and a
 //! page of thirty thousand lines is little more than a copy. Which series there are is known when they are registered: only
-//! the values change.
+//! the values change, until an instance is forgotten with all its series.
 //!
 //! Absent on purpose: series made up while serving, expiry, other formats.
 
@@ -223,6 +223,15 @@ impl Registry {
         PerLabel::new(|value: L| self.histogram(metric, Some(pair(value))))
     }
 
+    /// An instance is shown no more.
+    pub fn forget(&self, instance: &str) {
+        let label = format!("{{instance=\"{}\"", escape(instance));
+        for (metric, family) in Metric::ALL.iter().zip(self.families.write().iter_mut()) {
+            let head = format!("{}{label}", metric.declaration().0);
+            family.retain(|series| !series.head.starts_with(&head));
+        }
+    }
+
     /// All of it, in the order of the declaration, in Prometheus's text format 0.0.4.
     pub fn render(&self) -> String {
         let families = self.families.read();
@@ -307,6 +316,7 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::telemetry::labels::State;
 
     #[test]
     fn a_page_is_what_prometheus_reads() {
@@ -331,6 +341,22 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
         }
         assert_eq!(page.matches("# HELP").count(), 2, "{page}");
+    }
+
+    #[test]
+    fn an_instance_is_forgotten_and_no_other_that_is_called_much_alike() {
+        let registry = Registry::new();
+        for name in ["a", "a-1", "b\"a"] {
+            registry.gauge(Metric::InstanceReady, Some(name), None);
+            registry.gauges::<State>(Metric::InstanceKnowledge, name);
+        }
+        registry.counter(Metric::PromptTokens, None, None);
+        let before = registry.render();
+        registry.forget("a");
+        let after = registry.render();
+        assert!(before.contains("{instance=\"a\"}") && before.contains("{instance=\"a\","));
+        let kept: Vec<&str> = before.lines().filter(|line| !line.contains("{instance=\"a\"")).collect();
+        assert_eq!(after.lines().collect::<Vec<_>>(), kept);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::replay::ReplayError;
 use super::teller::Teller;
 use crate::routing::{Fact, InstanceId, Knowledge};
 use crate::serve::core::Core;
+use crate::serve::members::Member;
 use crate::serve::telemetry::labels::ReplayOutcome;
 use crate::serve::telemetry::metrics::InstanceMetrics;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use twox_hash::XxHash3_64;
 pub struct Feed {
     core: Arc<Core>,
     instance: InstanceId,
+    member: Arc<Member>,
     order: Order,
     told: Knowledge,
     teller: Teller,
@@ -56,6 +58,7 @@ impl Feed {
     pub fn new(core: Arc<Core>, instance: InstanceId, joined: Knowledge) -> Self {
         Feed {
             teller: Teller::new(Arc::clone(&core), instance),
+            member: core.member(instance),
             core,
             instance,
             order: Order::default(),
@@ -68,7 +71,7 @@ impl Feed {
 
     /// The instance's name, for log lines.
     pub fn name(&self) -> &str {
-        &self.core.member(self.instance).name
+        &self.member.name
     }
 
     /// The subscription stands.
@@ -234,7 +237,7 @@ impl Feed {
         }
     }
 
-    fn metrics(&self) -> &InstanceMetrics {
+    fn metrics(&self) -> Arc<InstanceMetrics> {
         self.core.metrics().instance(self.instance.index())
     }
 }

@@ -307,6 +307,9 @@ impl fmt::Display for Endpoint {
 }
 
 impl Config {
+    /// The version of the file's form. It is raised when a file that was right is so no more.
+    pub const VERSION: u64 = 1;
+
     /// A documented file with every setting; a test keeps it valid and equal to the defaults.
     pub const EXAMPLE: &str = include_str!("../deploy/warmpath.example.toml");
 

@@ -24,6 +24,7 @@ impl Config {
         let tracing = self.tracing.as_ref();
         let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
+            ("version", Config::VERSION.to_string()),
             ("server.listen", listen.to_string()),
             ("server.http_listen", http_listen.to_string()),
             ("server.admin_listen", admin_listen.to_string()),

@@ -94,7 +94,8 @@ impl App {
         if let Some(tracing) = &config.tracing {
             core.trace(tracing)?;
         }
-        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
+        let waited = core.metrics().tokenize_seconds.clone();
+        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max, waited)?);
         let secured = Secured::load(&config, &core)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;

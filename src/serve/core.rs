@@ -103,7 +103,7 @@ impl Core {
     pub(super) fn join(&self, instance: &config::Instance) -> Result<InstanceId, RegisterError> {
         let health = Health::new(self.health.failures_max, self.health.interval.is_some());
         let id = self.members.join(instance, health, self.clock.now())?;
-        self.metrics.join(id.index(), &instance.name);
+        self.metrics.join(id.index(), &instance.name, &instance.model);
         let learned = self.learn(Fact::Joined { instance: id, model: &instance.model, knowledge: at_first(instance) });
         if learned.is_err() && self.members.leave(id) {
             self.members.forgotten(id, self.clock.now());
@@ -435,8 +435,9 @@ impl Core {
             metrics.totals(&state, self.router.cached_blocks(state.instance));
             metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
             metrics.saturated.set(if self.router.is_saturated(&state.load) { 1.0 } else { 0.0 });
-            let is_connected = self.member(state.instance).is_connected();
-            metrics.connected.set(if is_connected { 1.0 } else { 0.0 });
+            let member = self.member(state.instance);
+            metrics.connected.set(if member.is_connected() { 1.0 } else { 0.0 });
+            metrics.breaker.set(if member.health.lock().is_open() { 1.0 } else { 0.0 });
             metrics.load_foreign.set(state.load.foreign_requests.into());
             metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }

@@ -180,6 +180,7 @@ impl Part for Limits {
         Ok(Box::new(move || {
             core.admission().set(&admission);
             core.learn(Fact::Ruled { rules }).expect("rules can always change");
+            core.metrics().ruled(&core.router().config());
             core.set_limits(http, logs);
             tokenizers.set_within(http.tokenize_max);
         }))

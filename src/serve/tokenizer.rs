@@ -17,6 +17,7 @@ mod texts;
 mod words;
 
 use super::ingress::http::api::Api;
+use super::telemetry::Histogram;
 use axum::body::Bytes;
 use axum::http::Method;
 use chat::{Unknown, get};
@@ -26,7 +27,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use template::{Template, TemplateError};
 pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
@@ -39,6 +40,8 @@ pub(super) struct Tokenizers {
     by_model: HashMap<String, Arc<Tokenizer>>,
     at_once: Arc<Semaphore>,
     within_milliseconds: AtomicU64,
+    /// How long requests waited.
+    waited: Histogram,
 }
 
 /// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
@@ -103,12 +106,18 @@ fn milliseconds(time: Duration) -> u64 {
 
 impl Tokenizers {
     /// Loads each model's. No request waits for its tokens longer than `within`.
-    pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
+    /// How long each did is recorded.
+    pub fn load(
+        configured: &[crate::config::Tokenizer],
+        within: Duration,
+        waited: Histogram,
+    ) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
         Ok(Tokenizers {
             by_model: loaded.collect::<Result<_, _>>()?,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             within_milliseconds: AtomicU64::new(milliseconds(within)),
+            waited,
         })
     }
 
@@ -134,7 +143,10 @@ impl Tokenizers {
             tokens
         });
         let within = Duration::from_millis(self.within_milliseconds.load(Ordering::Relaxed));
-        match tokio::time::timeout(within, work).await {
+        let began = Instant::now();
+        let done = tokio::time::timeout(within, work).await;
+        self.waited.record(began.elapsed().as_secs_f64());
+        match done {
             // A panic of the tokenizer is one request's loss.
             Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
                 Unknown::MoreThanText => Untokenized::MoreThanText,

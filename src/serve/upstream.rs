@@ -25,7 +25,7 @@ use super::ingress::http::api::Api;
 use super::ingress::http::responses::Makers;
 use super::ingress::traced::Traced;
 use super::members::Member;
-use super::telemetry::labels::Failure;
+use super::telemetry::labels::{Failure, StatusClass};
 use super::ticket::Ticket;
 use super::tls::{ClientTls, Connector};
 use crate::config::{InstanceAccess, Protocol};
@@ -433,6 +433,10 @@ impl Upstream {
         response: hyper::Response<Incoming>,
     ) -> Response {
         let (head, body) = response.into_parts();
+        if forward.protocol == Protocol::OpenAi {
+            let metrics = self.core.metrics().instance(placed.instance.index());
+            metrics.responses.of(StatusClass::of(head.status.as_u16())).increment(1);
+        }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::to_client(&head.headers, &member.name, placed.decision.as_ref());

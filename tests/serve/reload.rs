@@ -127,6 +127,7 @@ async fn a_bad_file_is_refused_whole_with_every_problem_and_the_next_good_one_is
     assert_eq!(router.metric("warmpath_config_last_reload_ok").await, 1.0);
     let in_force = |path: &str| applied.settings.iter().find(|(told, _)| told == path).unwrap().1.clone();
     assert_eq!(in_force("routing.policy"), "random");
+    assert_eq!(router.metric("warmpath_routing_info{policy=\"random\",block_size=\"16\"}").await, 1.0);
 
     router.signal("HUP");
     router.until("no change", |status| status.reload.as_ref().is_some_and(|now| now.outcome == "unchanged")).await;

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     prompt_tokens: Counter,
     overlap_tokens: PerLabel<Of, Counter>,
     decision_seconds: Histogram,
+    /// See [`Metric::TokenizeSeconds`].
+    pub tokenize_seconds: Histogram,
     learn_errors: PerLabel<LearnProblem, Counter>,
     in_flight: Gauge,
     index_blocks: Gauge,
@@ -93,6 +95,8 @@ pub(crate) struct InstanceMetrics {
     pub connected: Gauge,
     /// See [`Metric::KvEventBatches`].
     pub batches: Counter,
+    /// See [`Metric::KvEventLag`].
+    pub lag: Gauge,
     /// See [`Metric::KvEvents`].
     pub events: PerLabel<EventKind, Counter>,
     /// See [`Metric::KvEventsSkipped`].
@@ -117,6 +121,10 @@ pub(crate) struct InstanceMetrics {
     pub failures: PerLabel<Failure, Counter>,
     /// See [`Metric::InstanceReady`].
     pub ready: Gauge,
+    /// See [`Metric::InstanceBreaker`].
+    pub breaker: Gauge,
+    /// See [`Metric::InstanceResponses`].
+    pub responses: PerLabel<StatusClass, Counter>,
     /// See [`Metric::ReportedCachedTokens`].
     pub reported_cached_tokens: Counter,
     requests: PerLabel<Stage, Gauge>,
@@ -176,7 +184,15 @@ impl InstanceMetrics {
     pub fn left(&self) {
         State::ALL.iter().for_each(|&state| self.knowledge.of(state).set(0.0));
         Stage::ALL.iter().for_each(|&stage| self.requests.of(stage).set(0.0));
-        for gauge in [&self.ready, &self.connected, &self.cached_blocks, &self.prefill_wait, &self.orphan_blocks] {
+        for gauge in [
+            &self.ready,
+            &self.breaker,
+            &self.lag,
+            &self.connected,
+            &self.cached_blocks,
+            &self.prefill_wait,
+            &self.orphan_blocks,
+        ] {
             gauge.set(0.0);
         }
     }
@@ -188,6 +204,9 @@ impl InstanceMetrics {
             cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
             connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
             batches: registry.counter(Metric::KvEventBatches, Some(name), None),
+            lag: registry.gauge(Metric::KvEventLag, Some(name), None),
+            breaker: registry.gauge(Metric::InstanceBreaker, Some(name), None),
+            responses: registry.counters(Metric::InstanceResponses, Some(name)),
             events: registry.counters(Metric::KvEvents, Some(name)),
             skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
             orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
@@ -310,15 +329,14 @@ impl Metrics {
     /// The metrics of an app whose instances have these names, by position.
     pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>, routing: &routing::Config) -> Self {
         let registry = Registry::new();
-        let block_size = routing.block_size.tokens().to_string();
         registry.info(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]);
-        registry.info(Metric::RoutingInfo, &[("policy", routing.policy.name()), ("block_size", &block_size)]);
         let metrics = Metrics {
             process: Process::new(&registry),
             decisions: registry.counters(Metric::RouteDecisions, None),
             prompt_tokens: registry.counter(Metric::PromptTokens, None, None),
             overlap_tokens: registry.counters(Metric::OverlapTokens, None),
             decision_seconds: registry.histogram(Metric::DecisionSeconds, None),
+            tokenize_seconds: registry.histogram(Metric::TokenizeSeconds, None),
             learn_errors: registry.counters(Metric::LearnErrors, None),
             in_flight: registry.gauge(Metric::RequestsInFlight, None, None),
             index_blocks: registry.gauge(Metric::IndexBlocks, None, None),
@@ -361,21 +379,23 @@ impl Metrics {
             named: Mutex::default(),
             registry,
         };
+        metrics.ruled(routing);
         for &certificate in Certificate::ALL {
             metrics.certificate_expires(certificate, None);
         }
         metrics.reload_ok.set(1.0);
         for (position, name) in instances.into_iter().enumerate() {
-            metrics.join(position, name);
+            metrics.join(position, name, "model");
         }
         metrics
     }
 
     /// From here on an instance is measured at this position. Whoever had it before is shown no more, unless he is elsewhere.
-    pub fn join(&self, position: usize, name: &str) {
+    pub fn join(&self, position: usize, name: &str, model: &str) {
         let Named { known, gone } = &mut *self.named.lock();
         let metrics = known.entry(name.to_owned());
         let metrics = Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))));
+        self.registry.instance_info(Metric::InstanceInfo, name, model);
         let before = self.instances[position].write().replace(Arc::clone(&metrics));
         let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &metrics)) else { return };
         let is_it = |other: &Arc<InstanceMetrics>| Arc::ptr_eq(other, &before);
@@ -384,6 +404,13 @@ impl Metrics {
             known.remove(&before.name);
             self.registry.forget(&before.name);
         }
+    }
+
+    /// Decisions are made so from here on.
+    pub fn ruled(&self, routing: &routing::Config) {
+        let block_size = routing.block_size.tokens().to_string();
+        let labels = [("policy", routing.policy.name()), ("block_size", &block_size)];
+        self.registry.info_in_place(Metric::RoutingInfo, &labels);
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -522,6 +549,25 @@ impl InstanceMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_place_is_given_away_is_shown_no_more_and_still_counted() {
+        let metrics = Metrics::new(["a", "b"], &routing::Config::default());
+        metrics.instance(0).delivered_tokens.increment(5);
+        metrics.instance(1).delivered_tokens.increment(7);
+        // One that moved keeps its series, as long as it is somewhere.
+        metrics.join(2, "a", "model");
+        metrics.join(0, "c", "other");
+        let delivered = || metrics.read(0).compared.delivered_tokens;
+        assert!(metrics.render().contains("{instance=\"a\"") && delivered() == 12);
+        metrics.join(2, "d", "model");
+        let page = metrics.render();
+        assert!(!page.contains("instance=\"a\"") && page.contains("{instance=\"c\",model=\"other\"} 1"), "{page}");
+        assert_eq!(delivered(), 12);
+        // It comes back, and begins anew.
+        metrics.join(3, "a", "model");
+        assert!(metrics.render().contains("warmpath_delivered_tokens_total{instance=\"a\"} 0\n"));
+    }
 
     #[test]
     fn every_declared_metric_is_rendered_with_help_and_names_are_unique() {

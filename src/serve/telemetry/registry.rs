@@ -186,6 +186,19 @@ impl Registry {
         self.real(metric, labels).set(1.0);
     }
 
+    /// The same of a fact that changes: in the place of what was said before.
+    pub fn info_in_place(&self, metric: Metric, labels: &[Pair<'_>]) {
+        self.families.write()[metric.position()].clear();
+        self.info(metric, labels);
+    }
+
+    /// What an instance serves, in the place of what was said of it before.
+    pub fn instance_info(&self, metric: Metric, instance: &str, model: &str) {
+        let said = beginning(metric, instance);
+        self.families.write()[metric.position()].retain(|series| !series.head.starts_with(&said));
+        self.info(metric, &[("instance", instance), ("model", model)]);
+    }
+
     pub fn histogram(&self, metric: Metric, value: Option<Pair<'_>>) -> Histogram {
         let Kind::Histogram(bounds) = metric.declaration().1 else {
             unreachable!("{metric:?} is not declared as a histogram");
@@ -225,9 +238,8 @@ impl Registry {
 
     /// An instance is shown no more.
     pub fn forget(&self, instance: &str) {
-        let label = format!("{{instance=\"{}\"", escape(instance));
-        for (metric, family) in Metric::ALL.iter().zip(self.families.write().iter_mut()) {
-            let head = format!("{}{label}", metric.declaration().0);
+        for (&metric, family) in Metric::ALL.iter().zip(self.families.write().iter_mut()) {
+            let head = beginning(metric, instance);
             family.retain(|series| !series.head.starts_with(&head));
         }
     }
@@ -306,6 +318,11 @@ fn pair<L: Label>(value: L) -> Pair<'static> {
 
 fn pairs<'a>(instance: Option<&'a str>, value: Option<Pair<'a>>) -> Vec<Pair<'a>> {
     instance.map(|name| ("instance", name)).into_iter().chain(value).collect()
+}
+
+/// What the series of an instance begin with, and no other's.
+fn beginning(metric: Metric, instance: &str) -> String {
+    format!("{}{{instance=\"{}\"", metric.declaration().0, escape(instance))
 }
 
 /// A label's value, as the text format wants it.

@@ -72,6 +72,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* warmpath.toml: the listeners, what the values say, the fleet. Strings are quoted as JSON, which TOML reads alike. */}}
 {{- define "warmpath.toml" -}}
+version = 1
+
 [server]
 listen = "0.0.0.0:{{ .Values.ports.grpc }}"
 http_listen = "0.0.0.0:{{ .Values.ports.http }}"

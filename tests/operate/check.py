@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -25,8 +26,9 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def get(url, key=None):
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
         return answer.read().decode()
 
 
@@ -131,12 +133,14 @@ def compose(folder):
 
 
 def live(folder):
-    """Requests through a router, seen by promtool, Prometheus and Chromium."""
+    """Requests through a router, seen by promtool, Prometheus and Chromium, each of which shows an operator's key."""
+    made = subprocess.run([WARMPATH, "key", "new", "operator"], check=True, capture_output=True, text=True).stdout
+    key, line = made.strip().split("\n")
     ports = {name: free_port() for name in ("mock", "events", "grpc", "http", "admin", "prometheus")}
     (folder / "warmpath.toml").write_text(
         f'[server]\nlisten = "127.0.0.1:{ports["grpc"]}"\nhttp_listen = "127.0.0.1:{ports["http"]}"\n'
         f'admin_listen = "127.0.0.1:{ports["admin"]}"\n[[instances]]\nname = "vllm-0"\nurl = "http://127.0.0.1:{ports["mock"]}"\n'
-        f'model = "{MODEL}"\nkv_events = {{ endpoint = "tcp://127.0.0.1:{ports["events"]}" }}\n'
+        f'model = "{MODEL}"\nkv_events = {{ endpoint = "tcp://127.0.0.1:{ports["events"]}" }}\n[keys]\nadmin_lines = "{line}"\n'
     )
     (folder / "prometheus.yml").write_text(
         json.dumps(
@@ -144,7 +148,11 @@ def live(folder):
                 "global": {"scrape_interval": "1s"},
                 "rule_files": [str(pathlib.Path("deploy/prometheus/warmpath.rules.yml").resolve())],
                 "scrape_configs": [
-                    {"job_name": "warmpath", "static_configs": [{"targets": [f"127.0.0.1:{ports['admin']}"]}]}
+                    {
+                        "job_name": "warmpath",
+                        "authorization": {"credentials": key},
+                        "static_configs": [{"targets": [f"127.0.0.1:{ports['admin']}"]}],
+                    }
                 ],
             }
         )
@@ -159,6 +167,13 @@ def live(folder):
     admin = f"http://127.0.0.1:{ports['admin']}"
     try:
         eventually("readiness", lambda: get(f"{admin}/readyz") == "ok\n")
+        metrics = lambda: get(f"{admin}/metrics", key)
+        try:
+            get(f"{admin}/metrics")
+        except urllib.error.HTTPError as refused:
+            assert refused.code == 401, refused
+        else:
+            raise AssertionError("nobody was asked for a key")
         body = {"model": MODEL, "prompt": list(range(1000)), "max_tokens": 4}
 
         def sent():
@@ -166,11 +181,11 @@ def live(folder):
             request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
             return urllib.request.urlopen(request, timeout=30).status == 200
 
-        eventually("events", lambda: 'warmpath_kv_events_connected{instance="vllm-0"} 1' in get(f"{admin}/metrics"))
+        eventually("events", lambda: 'warmpath_kv_events_connected{instance="vllm-0"} 1' in metrics())
         eventually("an answer", sent)
-        eventually("its blocks", lambda: "\nwarmpath_index_blocks 62\n" in get(f"{admin}/metrics"))
+        eventually("its blocks", lambda: "\nwarmpath_index_blocks 62\n" in metrics())
         eventually("another answer", sent)
-        linted = subprocess.run(["promtool", "check", "metrics"], input=get(f"{admin}/metrics"), text=True, capture_output=True)
+        linted = subprocess.run(["promtool", "check", "metrics"], input=metrics(), text=True, capture_output=True)
         assert linted.returncode == 0 and not linted.stderr, linted
 
         def query(expression):
@@ -182,7 +197,8 @@ def live(folder):
         eventually("the requests", lambda: query("warmpath_request_ttft_seconds_count >= 2"))
         assert eventually("up", lambda: query('up{job="warmpath"} == 1'))
         page = subprocess.run(
-            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", f"{admin}/ui"],
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom",
+             f"http://anyone:{key}@127.0.0.1:{ports['admin']}/ui"],
             check=True, capture_output=True, text=True, timeout=120,
         ).stdout
         for part in ("1 of 1 ready", "the longest prefix", "992 of 992", "routing.policy", "wait for room, 0 shed", ">live<"):

@@ -59,7 +59,8 @@ async fn trace(State(core): State<Arc<Core>>, mut request: Request, next: Next) 
     let around = tracing::debug_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = next.run(request).instrument(around).await;
     let status = response.status().as_u16();
-    let caller = caller.or_else(|| response.extensions().get::<Caller>().cloned()).unwrap_or_default();
+    // As the guard behind this found, or else by the certificate.
+    let caller = response.extensions().get::<Caller>().cloned().or(caller).unwrap_or_default();
     response.headers_mut().insert(REQUEST_ID, id.clone());
     let span = span.filter(RequestSpan::is_sampled);
     if let Some(span) = &span {

@@ -125,7 +125,13 @@ async fn a_request_is_a_span_with_its_decision_and_its_context_goes_through() {
     // Nothing of what was asked is in it, and the one without a context is a trace of its own.
     let (_, other) = spans.iter().find(|(_, other)| other.span_id != span.span_id).unwrap();
     assert!(other.parent_span_id.is_empty() && hex(&other.trace_id) != TRACE);
-    assert_eq!(router.metric("warmpath_trace_spans_total{outcome=\"sent\"}").await, 2.0);
+    // Counted once the collector's answer came, which is after it has them.
+    let counted = async {
+        while router.metric("warmpath_trace_spans_total{outcome=\"sent\"}").await != 2.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the count", counted).await;
 }
 
 #[tokio::test]

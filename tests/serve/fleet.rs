@@ -134,7 +134,8 @@ async fn an_instance_that_leaves_under_load_ends_what_it_has() {
     let mut app = start_app(config(vec![first.instance("first"), second.instance("second")])).await;
     let mut answers = Vec::new();
     for seed in 0..16 {
-        let body = json!({"model": MODEL, "prompt": prompt(seed, 64), "max_tokens": 40, "stream": true});
+        // Far longer than it takes to ask for all of them.
+        let body = json!({"model": MODEL, "prompt": prompt(seed, 64), "max_tokens": 2000, "stream": true});
         answers.push(open_post(app.http, "/v1/completions", &body).await);
     }
     assert!(app.core.router().requests_at(InstanceId(0)) > 0);

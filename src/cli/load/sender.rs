@@ -47,7 +47,11 @@ impl<'a> Sender<'a> {
     pub fn new(args: &'a Load) -> Result<Self> {
         let url = format!("{}/v1/completions", args.url.trim_end_matches('/'));
         let parsed: Uri = url.parse().with_context(|| format!("{:?} is not a URL", args.url))?;
-        ensure!(matches!(parsed.scheme_str(), Some("http" | "https")), "{:?} is not an http:// or https:// URL", args.url);
+        ensure!(
+            matches!(parsed.scheme_str(), Some("http" | "https")),
+            "{:?} is not an http:// or https:// URL",
+            args.url
+        );
         Ok(Sender { args, http: args.reach.http()?, key: args.reach.key()?, url: url.into() })
     }
 

@@ -13,11 +13,14 @@ use twox_hash::XxHash3_64;
 const KEPT: usize = 1 << 16;
 const PATH: &str = "/v1/responses/";
 
+/// Makers by the hashes of their responses' ids.
+type Generation = HashMap<u64, Weak<Member>>;
+
 /// Responses by the instances that made them.
 #[derive(Default)]
 pub(in crate::serve) struct Makers {
     /// Whose place was given to another is nobody any more.
-    generations: Mutex<(HashMap<u64, Weak<Member>>, HashMap<u64, Weak<Member>>)>,
+    generations: Mutex<(Generation, Generation)>,
 }
 
 impl Makers {

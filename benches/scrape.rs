@@ -6,13 +6,9 @@
 use metrics::{Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use warmpath::config::{
-    Admission, Config, Discovery, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security,
-    Server, Watch,
-};
+use warmpath::config::{Config, Endpoint, Instance, InstanceAccess, KvEvents};
 use warmpath::serve::{App, Core};
 
 /// How often Prometheus scrapes when nobody says.
@@ -62,7 +58,6 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// A router of so many instances, none of which is there.
 fn core(instances: u16) -> Arc<Core> {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let events = Endpoint { host: "127.0.0.1".to_owned(), port: 1 };
     let instance = |number| Instance {
         name: format!("vllm-{number}.vllm.inference.svc.cluster.local"),
@@ -73,22 +68,7 @@ fn core(instances: u16) -> Arc<Core> {
         kv_events: Some(KvEvents { endpoint: events.clone(), listens: false, replay: None, topic: String::new() }),
         access: InstanceAccess::default(),
     };
-    let config = Config {
-        server: Server { listen: any, http_listen: any, admin_listen: any },
-        http: Http::default(),
-        health: Health { interval: None, ..Health::default() },
-        routing: warmpath::routing::Config::default(),
-        instances: (0..instances).map(instance).collect(),
-        tokenizers: Vec::new(),
-        recorder: None,
-        watch: Watch { discover_kv_events: false, load: None },
-        admission: Admission::default(),
-        security: Security::default(),
-        discovery: Discovery::default(),
-        reload: Reload::default(),
-        logs: Logs::default(),
-        tracing: None,
-    };
+    let config = Config::own((0..instances).map(instance).collect());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(App::bind(config)).expect("the app binds").core()
 }

@@ -16,6 +16,7 @@ mod load;
 mod man;
 mod metrics;
 mod mock_vllm;
+mod reach;
 mod replay;
 mod route;
 mod serve;

@@ -26,7 +26,9 @@ mod telemetry;
 pub use discovery::{Discovery, Dns, Kubernetes, Pods, Source, Template, instances};
 pub use key_lines::{KEYS_MAX, KeyLine, is_key_name, key_line, key_lines};
 pub use problem::{Invalid, Problem};
-pub use security::{ApiKey, InstanceAccess, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess};
+pub use security::{
+    ApiKey, InstanceAccess, KeySource, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess,
+};
 pub use source::{Origin, ReadError, Reload};
 pub use telemetry::{LogFormat, Logs, Tracing};
 
@@ -305,8 +307,33 @@ impl fmt::Display for Endpoint {
 }
 
 impl Config {
+    /// The version of the file's form. It is raised when a file that was right is so no more.
+    pub const VERSION: u64 = 1;
+
     /// A documented file with every setting; a test keeps it valid and equal to the defaults.
     pub const EXAMPLE: &str = include_str!("../deploy/warmpath.example.toml");
+
+    /// A router of one's own for these instances: on free ports of loopback, with the defaults of each part. No instance is asked for
+    /// anything, and none is ever saturated.
+    pub fn own(instances: Vec<Instance>) -> Config {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Config {
+            server: Server { listen: free, http_listen: free, admin_listen: free },
+            http: Http::default(),
+            health: Health { interval: None, ..Health::default() },
+            routing: routing::Config::default(),
+            instances,
+            tokenizers: Vec::new(),
+            recorder: None,
+            watch: Watch { discover_kv_events: false, load: None },
+            admission: Admission::default(),
+            security: Security::default(),
+            discovery: Discovery::default(),
+            reload: Reload::default(),
+            logs: Logs::default(),
+            tracing: None,
+        }
+    }
 
     /// Reads a TOML file's text. The error holds every problem that was found.
     pub fn parse(text: &str) -> Result<Config, Invalid> {

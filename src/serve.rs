@@ -42,8 +42,10 @@ pub use security::SecurityError;
 pub use status::{Found, Instance, Placed, Queue, Reloaded, ReportedLoad, Status};
 pub use telemetry::{logs, metrics_document};
 pub use tls::TlsError;
+pub(crate) use tls::{ClientTls, Connector};
 pub use tokenizer::{Tokenizer, TokenizerError, tokenizer_for_traces};
 pub use upstream::ApiKeyError;
+pub(crate) use upstream::api_key;
 pub use watch::kv_events;
 
 /// The wire types of `proto/warmpath/v1/router.proto`, with a client and a server.

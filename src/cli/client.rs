@@ -1,24 +1,21 @@
 //! What a client of the routing service does: ask where, send there, say how it went.
 
 use super::events::Events;
+use super::reach::{Http, Reach, Routers};
 use crate::serve::proto::router_client::RouterClient;
 use crate::serve::proto::{CompleteRequest, ExplainResponse, FirstTokenRequest, Outcome, RouteRequest, RouteResponse};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 
 /// A client with connections to the router and to the instances.
 #[derive(Clone)]
 pub(super) struct Client {
-    router: RouterClient<Channel>,
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    router: RouterClient<Routers>,
+    http: Http,
 }
 
 /// A request that was answered.
@@ -72,14 +69,10 @@ struct PromptTokensDetails {
 }
 
 impl Client {
-    /// Connects to a router at `http://host:port`; to instances when they are needed.
-    pub async fn connect(url: String) -> Result<Client> {
-        let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("{url:?} is not a URL"))?;
-        let channel = endpoint.connect().await;
-        let channel =
-            channel.with_context(|| format!("cannot reach a router at {url}; is `warmpath serve` running?"))?;
-        let router = RouterClient::new(channel);
-        Ok(Client { router, http: HttpClient::builder(TokioExecutor::new()).build_http() })
+    /// Connects to a router at `http://host:port` or `https://host:port`; to instances when they are needed.
+    pub async fn connect(url: &str, reach: &Reach) -> Result<Client> {
+        let router = RouterClient::new(reach.grpc(url).await?);
+        Ok(Client { router, http: reach.http_to_instances()? })
     }
 
     /// Asks where a prompt should go. Its load is booked there until [`abandon`](Self::abandon)ed.

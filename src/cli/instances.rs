@@ -1,6 +1,7 @@
 //! `warmpath instances`: the fleet of a running router, looked at and changed.
 
 use super::client::refused;
+use super::reach::Reach;
 use crate::serve::proto::fleet_client::FleetClient;
 use crate::serve::proto::router_client::RouterClient;
 use crate::serve::proto::{
@@ -10,7 +11,6 @@ use crate::serve::proto::{
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::io::Write;
-use tonic::transport::{Channel, Endpoint};
 
 /// Look at the instances of a running router, and change them.
 ///
@@ -37,6 +37,8 @@ pub(super) struct Instances {
     /// Print JSON, a value a line.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    reach: Reach,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -97,11 +99,11 @@ impl Instances {
     }
 
     async fn act(self) -> Result<()> {
-        let Instances { router, admin, json, command } = self;
+        let Instances { router, admin, json, reach, command } = self;
         let mut out = std::io::stdout().lock();
         match command.unwrap_or(Command::List) {
             Command::List => {
-                let mut client = RouterClient::new(connect(router).await?);
+                let mut client = RouterClient::new(reach.grpc(&router).await?);
                 let answer = client.instances(InstancesRequest {}).await.map_err(refused)?.into_inner();
                 for instance in &answer.instances {
                     list(&mut out, instance, json)?;
@@ -118,7 +120,7 @@ impl Instances {
                     kv_events_replay_endpoint: register.kv_replay,
                     kv_events_topic: None,
                 };
-                let mut client = FleetClient::new(connect(admin).await?);
+                let mut client = FleetClient::new(reach.grpc(&admin).await?);
                 let joined = client.register_instance(request).await.map_err(refused)?.into_inner().instances;
                 match json {
                     true => writeln!(out, "{}", json!({ "joined": joined }))?,
@@ -126,7 +128,7 @@ impl Instances {
                 }
             }
             Command::Drain { name: instance, resume } => {
-                let mut client = FleetClient::new(connect(admin).await?);
+                let mut client = FleetClient::new(reach.grpc(&admin).await?);
                 let request = DrainRequest { instance, resume };
                 let in_flight = client.drain(request).await.map_err(refused)?.into_inner().in_flight;
                 match json {
@@ -135,7 +137,7 @@ impl Instances {
                 }
             }
             Command::Remove { name: instance, wait } => {
-                let mut client = FleetClient::new(connect(admin).await?);
+                let mut client = FleetClient::new(reach.grpc(&admin).await?);
                 let request = DeregisterRequest { instance, wait_seconds_max: Some(wait) };
                 let unfinished = client.deregister(request).await.map_err(refused)?.into_inner().unfinished;
                 match json {
@@ -144,7 +146,7 @@ impl Instances {
                 }
             }
             Command::Watch => {
-                let mut client = RouterClient::new(connect(router).await?);
+                let mut client = RouterClient::new(reach.grpc(&router).await?);
                 let mut changes = client.watch(WatchRequest {}).await.map_err(refused)?.into_inner();
                 while let Some(change) = changes.message().await.map_err(refused)? {
                     let what = match change.change() {
@@ -187,12 +189,6 @@ fn list(out: &mut impl Write, instance: &Instance, json: bool) -> Result<()> {
     let (prefill, decode) = (load.prefill_requests, load.decode_requests);
     let does = format!("{prefill} in prefill, {decode} in decode, {cached_blocks} blocks cached");
     Ok(writeln!(out, "{name} at {url}, {model}: {available}, {known}; {does}")?)
-}
-
-async fn connect(url: String) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("{url:?} is not a URL"))?;
-    let channel = endpoint.connect().await;
-    channel.with_context(|| format!("cannot reach a router at {url}; is `warmpath serve` running?"))
 }
 
 fn availability(availability: Availability) -> &'static str {

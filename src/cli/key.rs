@@ -19,10 +19,12 @@ enum Command {
     /// The first line printed is the key: give it to the client, who sends it as
     /// Authorization: Bearer KEY. It is kept nowhere. The second line is for the
     /// file that `keys.file` names, and holds the key's hash only; what the key
-    /// may can be written behind it:
+    /// may can be written behind it, and how urgent its requests are:
     ///
     ///   warmpath key new team-a
-    ///   team-a sha256:... requests_per_second=20 burst=40
+    ///   team-a sha256:... requests_per_second=20 burst=40 priority=low
+    ///
+    /// A line in the file that `keys.admin_file` names opens the admin port.
     #[command(verbatim_doc_comment)]
     New {
         /// What the key's holder is called in logs.

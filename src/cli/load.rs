@@ -3,6 +3,7 @@
 mod completion;
 mod sender;
 
+use super::reach::Reach;
 use super::replay::{Files, write_file};
 use super::shutdown;
 use super::trace::Reading;
@@ -115,6 +116,9 @@ pub(super) struct Load {
     /// Write the report as one HTML page, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    #[command(flatten)]
+    reach: Reach,
 }
 
 const EXAMPLES: &str = "Examples:

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::instances::knowledge;
+use super::reach::Reach;
 use crate::serve::proto::{Barred, ExplainResponse, RouteRequest};
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -22,6 +23,9 @@ use std::time::Instant;
 /// With --explain: what every instance has cached, has to do and would cost, or
 /// why it may not take the prompt; the chosen one is marked by *. Nothing is
 /// booked.
+///
+/// With --send, instances at https:// are trusted by the same authorities; none is
+/// shown the key.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Route {
@@ -66,6 +70,8 @@ pub(super) struct Route {
     /// With --explain: print JSON, an instance a line.
     #[arg(long, requires = "explain")]
     json: bool,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 impl Route {
@@ -75,7 +81,7 @@ impl Route {
     }
 
     async fn route(self) -> Result<()> {
-        let mut client = Client::connect(self.router).await?;
+        let mut client = Client::connect(&self.router, &self.reach).await?;
         let request = RouteRequest {
             model: self.model,
             token_ids: self.token_ids,

@@ -2,13 +2,11 @@
 
 mod screen;
 
+use super::reach::{Http, Reach};
 use crate::serve::Status;
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -33,6 +31,8 @@ pub(super) struct Top {
     /// Look once, and end.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Longer than any answer takes that is worth waiting for.
@@ -49,6 +49,12 @@ const HOME: &str = "\x1b[H";
 /// To the end of a line, and of the screen.
 const REST: [&str; 2] = ["\x1b[K", "\x1b[J"];
 
+/// Whom is asked, and what is shown.
+struct Asking {
+    http: Http,
+    key: Option<HeaderValue>,
+}
+
 impl Top {
     pub fn run(self) -> Result<()> {
         let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
@@ -56,7 +62,7 @@ impl Top {
     }
 
     async fn watch(self) -> Result<()> {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = Asking { http: self.reach.http()?, key: self.reach.key()? };
         if self.once || !std::io::stdout().is_terminal() {
             let screen = screen::draw(&self.read(&client).await?, WIDTH);
             return Ok(std::io::stdout().lock().write_all(screen.as_bytes())?);
@@ -83,11 +89,15 @@ impl Top {
         }
     }
 
-    async fn read(&self, client: &Client<HttpConnector, Full<Bytes>>) -> Result<Status> {
+    async fn read(&self, Asking { http, key }: &Asking) -> Result<Status> {
         let url = format!("{}/status", self.admin.trim_end_matches('/'));
-        let request = hyper::Request::get(&url).body(Full::default()).with_context(|| format!("{url:?} is no URL"))?;
+        let request = hyper::Request::get(&url).body(Full::default());
+        let mut request = request.with_context(|| format!("{url:?} is no URL"))?;
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key.clone());
+        }
         let answer = async {
-            let answer = client.request(request).await?;
+            let answer = http.request(request).await?;
             ensure!(answer.status().is_success(), "{url} answered {}", answer.status());
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();

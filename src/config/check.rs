@@ -20,6 +20,7 @@ pub(super) use instances::named;
 
 pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config, Invalid> {
     let mut check = Check { problems };
+    check.version(raw.version);
     let server = check.server(raw.server);
     let http = check.http(raw.http);
     let health = check.health(raw.health);
@@ -54,6 +55,17 @@ pub(super) fn config(raw: raw::Config, problems: Vec<Problem>) -> Result<Config,
         })
     } else {
         Err(Invalid { problems: check.problems })
+    }
+}
+
+impl Check {
+    /// What is for another Warmpath may mean something else by the same names.
+    fn version(&mut self, raw: Option<Leaf<u64>>) {
+        let advice = format!("write {}, after changing what deploy/CHANGELOG.md says", Config::VERSION);
+        let version = self.leaf("version", raw, &advice);
+        if let Some(other) = version.filter(|&version| version != Config::VERSION) {
+            self.problem("version", format!("is {other}, and this Warmpath reads {}", Config::VERSION), &advice);
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Clients' keys as they are kept: a line for each, with its name, the SHA-256 of the key, and what it may.
 //!
 //! ```text
-//! team-a sha256:9f86d0… requests_per_second=20 burst=40 tokens_per_minute=1000000 concurrent_max=64
+//! team-a sha256:9f86d0… requests_per_second=20 burst=40 tokens_per_minute=1000000 concurrent_max=64 priority=low
 //! ```
 //!
 //! A key has 256 bits of chance, so that its plain hash cannot be turned round; a password would need a slow hash, and is no key.
 
 use super::security::Quota;
+use crate::routing::admission::Priority;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -19,11 +20,17 @@ pub struct KeyLine {
     pub digest: [u8; 32],
     /// What it may, where its line says.
     pub quota: Quota,
+    /// How urgent its requests are that do not say so themselves.
+    pub priority: Option<Priority>,
 }
 
 impl fmt::Debug for KeyLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyLine").field("name", &self.name).field("quota", &self.quota).finish_non_exhaustive()
+        f.debug_struct("KeyLine")
+            .field("name", &self.name)
+            .field("quota", &self.quota)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,19 +77,19 @@ fn line_of(line: &str) -> Result<KeyLine, String> {
     let name = name.ok_or("it does not begin with a name of up to 64 letters, digits, dots, dashes and underscores")?;
     let digest = words.next().and_then(|word| word.strip_prefix(DIGEST)).and_then(digest);
     let digest = digest.ok_or_else(|| format!("the name {name:?} is not followed by {DIGEST} and 64 hex digits"))?;
-    let mut quota = Quota::default();
+    let mut line = KeyLine { name: name.to_owned(), digest, quota: Quota::default(), priority: None };
     for word in words {
-        set(&mut quota, word).ok_or_else(|| {
+        set(&mut line, word).ok_or_else(|| {
             format!(
                 "a setting of {name:?} is none of requests_per_second=, burst=, tokens_per_minute=, concurrent_max= \
-                 with a number above 0"
+                 with a number above 0, or priority= with high, normal or low"
             )
         })?;
     }
-    Ok(KeyLine { name: name.to_owned(), digest, quota })
+    Ok(line)
 }
 
-fn set(quota: &mut Quota, word: &str) -> Option<()> {
+fn set(KeyLine { quota, priority, .. }: &mut KeyLine, word: &str) -> Option<()> {
     let (setting, value) = word.split_once('=')?;
     match setting {
         "requests_per_second" => {
@@ -91,6 +98,7 @@ fn set(quota: &mut Quota, word: &str) -> Option<()> {
         "burst" => quota.burst = Some(value.parse().ok().filter(|burst| *burst > 0)?),
         "tokens_per_minute" => quota.tokens_per_minute = Some(value.parse().ok().filter(|tokens| *tokens > 0)?),
         "concurrent_max" => quota.concurrent_max = Some(value.parse().ok().filter(|most| *most > 0)?),
+        "priority" => *priority = Some(Priority::named(value)?),
         _ => return None,
     }
     Some(())
@@ -120,11 +128,15 @@ mod tests {
     fn what_is_written_is_read() {
         let digest = std::array::from_fn(|at| at as u8 * 7);
         let line = key_line("team-a", &digest);
-        let text = format!("# ours\n\n{line} burst=3 requests_per_second=0.5\r\n b sha256:{} ; ", "AB".repeat(32));
+        let text = format!(
+            "# ours\n\n{line} burst=3 requests_per_second=0.5 priority=high\r\n b sha256:{} ; ",
+            "AB".repeat(32)
+        );
         let keys = key_lines(&text).unwrap();
         let quota = Quota { requests_per_second: Some(0.5), burst: Some(3), ..Quota::default() };
-        assert_eq!(keys[0], KeyLine { name: "team-a".to_owned(), digest, quota });
+        assert_eq!(keys[0], KeyLine { name: "team-a".to_owned(), digest, quota, priority: Some(Priority::High) });
         assert_eq!((keys[1].name.as_str(), keys[1].digest, keys.len()), ("b", [0xab; 32], 2));
+        assert_eq!(keys[1].priority, None);
     }
 
     #[test]
@@ -138,6 +150,7 @@ mod tests {
             (&format!("a sha256:{hex} burst=0"), "above 0"),
             (&format!("a sha256:{hex} requests_per_second=nan"), "above 0"),
             (&format!("a sha256:{hex} secret"), "above 0"),
+            (&format!("a sha256:{hex} priority=secret"), "high, normal or low"),
             (&format!("a sha256:{hex};a sha256:{}", "1".repeat(64)), "line 2: the name \"a\" is there twice"),
             (&format!("a sha256:{hex};b sha256:{hex}"), "line 2: the key of \"b\" has another name already"),
         ] {

@@ -17,6 +17,9 @@ use std::borrow::Cow;
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Config {
+    /// Of what this file is written for.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: Option<Leaf<u64>>,
     /// Where to listen.
     pub server: Server,
     /// How requests are forwarded.

@@ -5,10 +5,11 @@ use super::problem::Problem;
 
 /// Settings, or beginnings of settings, that may change. All others may not: what is added to the file is fixed until someone
 /// sees to its change.
-const CHANGEABLE: [&str; 11] = [
+const CHANGEABLE: [&str; 12] = [
     "instances[",
     "discovery",
     "http.",
+    "admission.",
     "keys.",
     "limits.",
     "reload.",
@@ -36,13 +37,25 @@ impl Config {
                 problems.push(restart(path, what));
             }
         }
-        if self.recorder != next.recorder {
-            problems.push(restart("recorder", "cannot change while the router runs".to_owned()));
+        // What is not told of these, or not all of it: keys are hidden.
+        let (now, then) = (&self.security, &next.security);
+        for (path, is_changed) in [
+            ("recorder", self.recorder != next.recorder),
+            ("tls", now.tls != then.tls),
+            ("upstream", now.upstream != then.upstream),
+        ] {
+            if is_changed && problems.iter().all(|problem| !problem.path.starts_with(path)) {
+                problems.push(restart(path, "cannot change while the router runs".to_owned()));
+            }
         }
         problems
     }
 }
 
 fn restart(path: &str, what: String) -> Problem {
-    Problem { path: path.to_owned(), what, advice: "restart it, or set this back".to_owned() }
+    Problem {
+        path: path.to_owned(),
+        what,
+        advice: "it needs a restart: restart the router, or set this back".to_owned(),
+    }
 }

@@ -103,21 +103,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The keys of clients. Without any, everyone who reaches a listener may come in.
+/// Who may come in by a key. Where a listener has none, everyone who reaches it may.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Keys {
+    /// Those of the OpenAI and the gRPC listener.
+    pub clients: KeySource,
+    /// Those of the admin listener.
+    pub operators: KeySource,
+    /// Whether a client's key is passed on to the instance.
+    pub forward: bool,
+    /// What each client's key may, where its line does not say.
+    pub quota: Quota,
+}
+
+/// Where keys are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeySource {
     /// Lines as `warmpath key new` prints them.
     pub file: Option<PathBuf>,
     /// Such lines, in the configuration or the environment itself.
     pub lines: Option<String>,
-    /// Whether a client's key is passed on to the instance.
-    pub forward: bool,
-    /// What each key may, where its line does not say.
-    pub quota: Quota,
 }
 
-impl Keys {
-    /// Whether clients need one.
+impl KeySource {
+    /// Whether one must be shown.
     pub fn are_asked_for(&self) -> bool {
         self.file.is_some() || self.lines.is_some()
     }

@@ -24,6 +24,7 @@ impl Config {
         let tracing = self.tracing.as_ref();
         let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
+            ("version", Config::VERSION.to_string()),
             ("server.listen", listen.to_string()),
             ("server.http_listen", http_listen.to_string()),
             ("server.admin_listen", admin_listen.to_string()),
@@ -109,7 +110,7 @@ fn of_security(
 ) -> impl Iterator<Item = (&'static str, String)> + use<> {
     let Tls { grpc, http, admin, reload } = tls;
     let UpstreamAccess { ca, identity, server_name, api_key } = upstream;
-    let Keys { file, lines, forward, quota } = keys;
+    let Keys { clients, operators, forward, quota } = keys;
     let Quota { requests_per_second, burst, tokens_per_minute, concurrent_max } = quota;
     let Limits {
         connections_max,
@@ -124,6 +125,7 @@ fn of_security(
         prompt_tokens_max,
     } = limits;
     let path = |path: Option<&PathBuf>| path.map_or_else(String::new, |path| path.display().to_string());
+    let hidden = |lines: Option<&String>| lines.map_or(String::new(), |_| HIDDEN.to_owned());
     let seconds = |time: &Duration| time.as_secs().to_string();
     let (certificate, key) = identity.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
     [
@@ -137,8 +139,10 @@ fn of_security(
         ("upstream.server_name", server_name.clone().unwrap_or_default()),
         ("upstream.api_key", shown(api_key.as_ref().filter(|key| matches!(key, ApiKey::Here(_))))),
         ("upstream.api_key_file", shown(api_key.as_ref().filter(|key| matches!(key, ApiKey::File(_))))),
-        ("keys.file", path(file.as_ref())),
-        ("keys.lines", lines.as_ref().map_or(String::new(), |_| HIDDEN.to_owned())),
+        ("keys.file", path(clients.file.as_ref())),
+        ("keys.lines", hidden(clients.lines.as_ref())),
+        ("keys.admin_file", path(operators.file.as_ref())),
+        ("keys.admin_lines", hidden(operators.lines.as_ref())),
         ("keys.forward", forward.to_string()),
         ("keys.requests_per_second", requests_per_second.unwrap_or_default().to_string()),
         ("keys.burst", burst.unwrap_or_default().to_string()),

@@ -61,6 +61,20 @@ impl Priority {
         }
     }
 
+    /// The class of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.name() == name)
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::High => "high",
+            Priority::Normal => "normal",
+            Priority::Low => "low",
+        }
+    }
+
     /// Its share of what is admitted while all classes wait, beside those of the others.
     pub fn weight(self) -> u64 {
         match self {

@@ -72,8 +72,8 @@ impl Default for Config {
 impl Config {
     /// What of it may change while it is in use.
     pub fn rules(&self) -> Rules {
-        let Config { policy, tuning, lease, requests_max, tier_weights, .. } = *self;
-        Rules { policy, tuning, lease, requests_max, tier_weights }
+        let Config { policy, tuning, lease, requests_max, tier_weights, saturation, .. } = *self;
+        Rules { policy, tuning, lease, requests_max, tier_weights, saturation }
     }
 
     /// The policy with its tuning.
@@ -134,8 +134,8 @@ impl Router {
 
     /// What it was made with, and ruled by since.
     pub fn config(&self) -> Config {
-        let Rules { policy, tuning, lease, requests_max, tier_weights } = self.ruling().rules;
-        Config { policy, tuning, lease, requests_max, tier_weights, ..self.config }
+        let Rules { policy, tuning, lease, requests_max, tier_weights, saturation } = self.ruling().rules;
+        Config { policy, tuning, lease, requests_max, tier_weights, saturation, ..self.config }
     }
 
     /// Tokens a block, for good.
@@ -185,7 +185,7 @@ impl Router {
 
     /// Whether an instance with this load has as much as it should be given.
     pub fn is_saturated(&self, load: &Load) -> bool {
-        self.config.saturation.is_some_and(|saturation| saturation.is_reached(load))
+        self.ruling().rules.saturation.is_some_and(|saturation| saturation.is_reached(load))
     }
 
     /// As [`route_among`](Self::route_among), but only if prefills take at most `wait_max` until it would be its turn at the
@@ -366,9 +366,11 @@ impl Router {
         now: Time,
         scratch: &mut Scratch,
     ) -> Result<Placement, RouteError> {
+        let saturation = self.ruling().rules.saturation.filter(|_| terms.needs_room);
+        let is_full = |load: &Load| saturation.is_some_and(|saturation| saturation.is_reached(load));
         let placed =
             self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, policy, .. }| {
-                if terms.needs_room && view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
+                if saturation.is_some() && view.candidates.iter().all(|candidate| is_full(&candidate.load)) {
                     return Err(RouteError::Saturated { instances: view.candidates.len() });
                 }
                 let prompt_tokens = view.prompt_tokens;

@@ -1,5 +1,6 @@
 //! What of a router may change while it runs.
 
+use super::admission::Saturation;
 use super::policy::{Policy, PolicyKind, Tuning};
 use super::tiers::TierWeights;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct Rules {
     pub requests_max: usize,
     /// As in [`Config`](super::Config).
     pub tier_weights: TierWeights,
+    /// As in [`Config`](super::Config).
+    pub saturation: Option<Saturation>,
 }
 
 /// Rules in force, with the policy that they name.

@@ -25,12 +25,12 @@ pub(super) struct Admission {
     state: Mutex<State>,
     /// How many wait; looked at without the lock by whoever makes room.
     waiting: AtomicUsize,
-    wait_max: Duration,
 }
 
 struct State {
     queue: Queue,
     waiters: BTreeMap<Ticket, Waiter>,
+    wait_max: Duration,
     is_stopping: bool,
 }
 
@@ -84,12 +84,9 @@ pub(super) fn priority(
         let default = || extensions.get::<Priority>().copied().unwrap_or_default();
         return Ok(body.map_or_else(default, Priority::of));
     };
-    match said.to_str().map_err(|_| BadPriority)?.trim() {
-        "high" => Ok(Priority::High),
-        "normal" => Ok(Priority::Normal),
-        "low" => Ok(Priority::Low),
-        number => number.parse().map(Priority::of).map_err(|_| BadPriority),
-    }
+    let said = said.to_str().map_err(|_| BadPriority)?.trim();
+    let number = || said.parse().map(Priority::of).map_err(|_| BadPriority);
+    Priority::named(said).map_or_else(number, Ok)
 }
 
 /// Among whom room is shared.
@@ -107,9 +104,16 @@ pub(super) fn pool(model: &str, protocol: Option<Protocol>, only: Option<&[Insta
 
 impl Admission {
     pub fn new(config: &config::Admission) -> Self {
-        let limits = Limits { requests_max: config.queue_requests_max, bytes_max: config.queue_bytes_max };
-        let state = State { queue: Queue::new(limits), waiters: BTreeMap::new(), is_stopping: false };
-        Admission { state: Mutex::new(state), waiting: AtomicUsize::new(0), wait_max: config.wait_max }
+        let queue = Queue::new(limits(config));
+        let state = State { queue, waiters: BTreeMap::new(), wait_max: config.wait_max, is_stopping: false };
+        Admission { state: Mutex::new(state), waiting: AtomicUsize::new(0) }
+    }
+
+    /// From now on this holds, for those who come.
+    pub fn set(&self, config: &config::Admission) {
+        let state = &mut *self.state.lock();
+        state.queue.set_limits(limits(config));
+        state.wait_max = config.wait_max;
     }
 
     /// Places a request as soon as `place` finds room for it: at once, or after those who wait for the same instances.
@@ -128,7 +132,7 @@ impl Admission {
             }
         }
         let waiting = self.join(core, ask).inspect_err(|_| core.metrics().shed.of(ShedReason::Full).increment(1))?;
-        let latest = Instant::now() + self.wait_max;
+        let latest = Instant::now() + self.state.lock().wait_max;
         let (end, placed) = waiting.until(deadline.map_or(latest, |deadline| deadline.min(latest)), place).await;
         waiting.ended(end);
         placed
@@ -179,6 +183,10 @@ impl Admission {
         state.pass_on();
         Ok(Waiting { admission: self, core, ask, ticket, wake, since: Instant::now(), end: WaitEnd::Left })
     }
+}
+
+fn limits(config: &config::Admission) -> Limits {
+    Limits { requests_max: config.queue_requests_max, bytes_max: config.queue_bytes_max }
 }
 
 impl State {

@@ -15,7 +15,7 @@ use super::tasks::{TaskError, Tasks};
 use super::telemetry::labels::Listener;
 use super::tokenizer::{TokenizerError, Tokenizers};
 use super::upstream::Upstream;
-use crate::config::{Config, Instance, Protocol};
+use crate::config::{Config, Instance, Protocol, Security};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
@@ -94,7 +94,8 @@ impl App {
         if let Some(tracing) = &config.tracing {
             core.trace(tracing)?;
         }
-        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max)?);
+        let waited = core.metrics().tokenize_seconds.clone();
+        let tokenizers = Arc::new(Tokenizers::load(&config.tokenizers, config.http.tokenize_max, waited)?);
         let secured = Secured::load(&config, &core)?;
         let grpc = bind("server.listen", config.server.listen).await?;
         let http = bind("server.http_listen", config.server.http_listen).await?;
@@ -141,6 +142,7 @@ impl App {
             "serving"
         );
         tell_of_tokenizers(&config);
+        tell_of_open_admin(&config, admin.address);
         let mut tasks = Tasks::default();
         let stop = tasks.stop_signal();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -149,8 +151,6 @@ impl App {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
 
-        let service = RouterServer::new(grpc::Service::new(Arc::clone(&core), Arc::clone(&tokenizers)))
-            .max_decoding_message_size(grpc::REQUEST_BYTES_MAX);
         let upstream = Upstream::new(Arc::clone(&core), Arc::clone(&secured.upstream), Arc::clone(&secured.api_keys));
         let (fleet, starts) = Fleet::new(&config, &core, &upstream, &tokenizers, stop.clone());
         let forwarded = vllm::routes(vllm::Server {
@@ -158,17 +158,17 @@ impl App {
             upstream: Arc::clone(&upstream),
             tokenizers: Arc::clone(&tokenizers),
         });
-        let ours = Routes::new(service)
-            .add_service(health_service)
+        let ours = grpc::routes(Arc::clone(&core), Arc::clone(&tokenizers));
+        let about_us = Routes::new(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
         let guard = Arc::clone(&secured.guard);
         let door =
             |listener, tls, routes, http2_only| Door { listener, tls, guard: Arc::clone(&guard), routes, http2_only };
-        let routes = guard.before(
-            Listener::Grpc,
-            ours.prepare().into_axum_router().merge(traced::layer(forwarded, Arc::clone(&core))),
-        );
+        let routes = guard.before(Listener::Grpc, grpc::deadline::layer(ours).merge(forwarded));
+        let routes = traced::layer(routes, Arc::clone(&core));
+        let about_us = guard.before(Listener::Grpc, grpc::deadline::layer(about_us.prepare().into_axum_router()));
+        let routes = about_us.merge(routes);
         let grpc_door = door(Listener::Grpc, secured.grpc.take(), routes, true);
         tasks.spawn("grpc", grpc_door.serve(grpc.listener, stop.clone()));
         let routes = http::routes(Arc::clone(&core), Arc::clone(&upstream), Arc::clone(&tokenizers));
@@ -176,7 +176,9 @@ impl App {
         let routes = traced::layer(routes, Arc::clone(&core));
         let http_door = door(Listener::Http, secured.http.take(), routes, false);
         tasks.spawn("http", http_door.serve(http.listener, stop.clone()));
-        let routes = admin::routes(Arc::clone(&core)).merge(grpc::fleet::routes(Arc::clone(&core), Arc::clone(&fleet)));
+        let changes = grpc::deadline::layer(grpc::fleet::routes(Arc::clone(&core), Arc::clone(&fleet)));
+        let routes = admin::routes(Arc::clone(&core)).merge(changes);
+        let routes = guard.before(Listener::Admin, routes);
         let admin_door = door(Listener::Admin, secured.admin.take(), routes, false);
         tasks.spawn("admin", admin_door.serve(admin.listener, stop.clone()));
         let entry = secured.part();
@@ -233,6 +235,19 @@ fn tell_of_tokenizers(config: &Config) {
             model,
             "no tokenizer: its texts and chats are placed by their bytes, and overlaps are not known; \
              configure [[tokenizers]] with the folder that holds its tokenizer.json"
+        );
+    }
+}
+
+/// What it shows is not for everyone, and nothing here keeps anyone from it.
+fn tell_of_open_admin(config: &Config, address: SocketAddr) {
+    let Security { tls, keys, .. } = &config.security;
+    let asks = keys.operators.are_asked_for() || tls.admin.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if !asks && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %address,
+            "the admin listener is open to other machines and asks nobody who they are; set keys.admin_file or \
+             tls.admin.client_ca, unless a network policy or a firewall keeps others out"
         );
     }
 }

@@ -102,11 +102,11 @@ impl Core {
     /// Takes an instance into the fleet.
     pub(super) fn join(&self, instance: &config::Instance) -> Result<InstanceId, RegisterError> {
         let health = Health::new(self.health.failures_max, self.health.interval.is_some());
-        let id = self.members.join(instance, health)?;
-        self.metrics.join(id.index(), &instance.name);
+        let id = self.members.join(instance, health, self.clock.now())?;
+        self.metrics.join(id.index(), &instance.name, &instance.model);
         let learned = self.learn(Fact::Joined { instance: id, model: &instance.model, knowledge: at_first(instance) });
-        if learned.is_err() {
-            self.members.leave(id);
+        if learned.is_err() && self.members.leave(id) {
+            self.members.forgotten(id, self.clock.now());
         }
         Ok(learned.map(|()| id)?)
     }
@@ -117,8 +117,11 @@ impl Core {
             return;
         }
         self.metrics.instance(instance.index()).left();
-        if let Err(error) = self.learn(Fact::Left { instance }) {
-            tracing::warn!(instance = self.member(instance).name, %error, "not all of it could be forgotten");
+        match self.learn(Fact::Left { instance }) {
+            Ok(()) => self.members.forgotten(instance, self.clock.now()),
+            Err(error) => {
+                tracing::warn!(instance = self.member(instance).name, %error, "not all of it could be forgotten");
+            }
         }
     }
 
@@ -144,7 +147,7 @@ impl Core {
 
     /// Whether an instance speaks a protocol and is none of `except`.
     pub(super) fn may(&self, instance: InstanceId, protocol: Protocol, except: &[InstanceId]) -> bool {
-        self.member(instance).address(protocol).is_some() && !except.contains(&instance)
+        self.members.speaks(instance, protocol) && !except.contains(&instance)
     }
 
     /// Places a request now, at an instance that `may` take it, and counts it.
@@ -170,7 +173,7 @@ impl Core {
                 };
                 self.metrics.decided(Outcome::Routed, Some(&routed), seconds);
                 self.metrics.instance(decision.instance.index()).assigned.increment(1);
-                self.journal.decided(began, decision, is_known(&request.prompt));
+                self.journal.decided(began, decision, self.member(decision.instance), is_known(&request.prompt));
             }
             Err(error) => self.metrics.decided(error.into(), None, seconds),
         }
@@ -245,12 +248,12 @@ impl Core {
     }
 
     /// The model of the fleet, where every instance that speaks the OpenAI API serves the same one.
-    pub(super) fn only_model(&self) -> Option<&str> {
+    pub(super) fn only_model(&self) -> Option<Arc<str>> {
         self.members.only_model(Protocol::OpenAi)
     }
 
     /// The model of all instances that speak a protocol, where it is one.
-    pub(super) fn only_model_of(&self, protocol: Protocol) -> Option<&str> {
+    pub(super) fn only_model_of(&self, protocol: Protocol) -> Option<Arc<str>> {
         self.members.only_model(protocol)
     }
 
@@ -306,12 +309,12 @@ impl Core {
     }
 
     /// The instances of the fleet, by id.
-    pub fn members(&self) -> impl Iterator<Item = (InstanceId, &Member)> {
+    pub fn members(&self) -> impl Iterator<Item = (InstanceId, Arc<Member>)> {
         self.members.joined()
     }
 
     /// The instance at an id, whether it is still in the fleet or left.
-    pub fn member(&self, instance: InstanceId) -> &Member {
+    pub fn member(&self, instance: InstanceId) -> Arc<Member> {
         self.members.get(instance)
     }
 
@@ -402,6 +405,7 @@ impl Core {
 
     /// What the sources of instances found, and what of it could not be had.
     pub(super) fn set_found(&self, found: Vec<Found>, problems: Vec<String>) {
+        self.metrics.fleet_problems.set(problems.len() as f64);
         let mut operation = self.operation.lock();
         operation.found = found;
         operation.problems = problems;
@@ -431,8 +435,9 @@ impl Core {
             metrics.totals(&state, self.router.cached_blocks(state.instance));
             metrics.cache_blocks_max.set(self.router.approximate_blocks_max(state.instance) as f64);
             metrics.saturated.set(if self.router.is_saturated(&state.load) { 1.0 } else { 0.0 });
-            let is_connected = self.member(state.instance).is_connected();
-            metrics.connected.set(if is_connected { 1.0 } else { 0.0 });
+            let member = self.member(state.instance);
+            metrics.connected.set(if member.is_connected() { 1.0 } else { 0.0 });
+            metrics.breaker.set(if member.health.lock().is_open() { 1.0 } else { 0.0 });
             metrics.load_foreign.set(state.load.foreign_requests.into());
             metrics.load_age.set(self.load_age(&state).map_or(f64::INFINITY, |age| age.as_secs_f64()));
         }

@@ -81,10 +81,15 @@ impl Health {
         }
     }
 
+    /// Whether failures keep requests from it.
+    pub fn is_open(&self) -> bool {
+        self.failures >= self.failures_max
+    }
+
     /// What follows from all that.
     pub fn availability(&self) -> Availability {
         match () {
-            () if self.failures >= self.failures_max => Availability::Down,
+            () if self.is_open() => Availability::Down,
             () if self.resting || self.draining => Availability::Draining,
             () => Availability::Ready,
         }

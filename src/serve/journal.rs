@@ -7,11 +7,13 @@ mod verdict;
 
 pub use verdict::{Suspect, Verdict};
 
+use super::members::Member;
 use super::telemetry::metrics::{Cached, Compared, Progress, Totals};
 use crate::routing::{Decision, RequestId, Time};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Decisions that are kept.
@@ -29,9 +31,11 @@ pub(super) struct Journal {
 }
 
 /// A decision, and what became of it so far.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub decision: Decision,
+    /// Where it went, whoever is there now.
+    pub member: Arc<Member>,
     pub at: Time,
     pub why: Why,
     pub ttft: Option<f64>,
@@ -99,9 +103,10 @@ impl Journal {
     }
 
     /// A decision was made. `looked_up` says whether the prompt's content was known.
-    pub fn decided(&self, at: Time, decision: &Decision, looked_up: bool) {
+    pub fn decided(&self, at: Time, decision: &Decision, member: Arc<Member>, looked_up: bool) {
         let why = Why::of(decision, looked_up);
-        *self.slot(decision.request).lock() = Some(Entry { decision: *decision, at, why, ttft: None, ended: None });
+        let entry = Entry { decision: *decision, member, at, why, ttft: None, ended: None };
+        *self.slot(decision.request).lock() = Some(entry);
     }
 
     /// A request came so far, so many seconds after its decision.
@@ -117,7 +122,7 @@ impl Journal {
 
     /// The last decisions, latest first.
     pub fn decisions(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.decisions.iter().filter_map(|slot| *slot.lock()).collect();
+        let mut entries: Vec<Entry> = self.decisions.iter().filter_map(|slot| slot.lock().clone()).collect();
         entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.decision.request));
         entries
     }
@@ -208,18 +213,7 @@ impl Told {
     }
 
     fn plus(&self, other: &Told) -> Told {
-        let sum = |one: &Cached, other: &Cached| Cached {
-            prompt_tokens: one.prompt_tokens + other.prompt_tokens,
-            best_tokens: one.best_tokens + other.best_tokens,
-            chosen_tokens: one.chosen_tokens + other.chosen_tokens,
-        };
-        Told {
-            routed: sum(&self.routed, &other.routed),
-            compared: Compared {
-                predicted: sum(&self.compared.predicted, &other.compared.predicted),
-                delivered_tokens: self.compared.delivered_tokens + other.compared.delivered_tokens,
-            },
-        }
+        Told { routed: self.routed.plus(&other.routed), compared: self.compared.plus(&other.compared) }
     }
 
     /// `None` when there were no prompt tokens at all.
@@ -261,7 +255,9 @@ mod tests {
     fn the_last_decisions_are_kept_with_what_became_of_them() {
         let journal = Journal::new();
         let last = 3 * DECISIONS as u64;
-        (0..=last).for_each(|request| journal.decided(Time::ZERO, &decision(request, 0, 16), true));
+        let member = Arc::new(Member::example());
+        let decided = |request| journal.decided(Time::ZERO, &decision(request, 0, 16), Arc::clone(&member), true);
+        (0..=last).for_each(decided);
         journal.progressed(RequestId(last), Progress::FirstToken, 0.5);
         journal.progressed(RequestId(last), Progress::Ended(End::Finished), 2.0);
         // Long overwritten: nobody's progress.

@@ -167,7 +167,7 @@ impl Reloader {
     }
 }
 
-/// `[routing]` as far as it may change, `[http]`, `[logs]`.
+/// `[routing]` as far as it may change, `[admission]`, `[http]`, `[logs]`.
 pub(super) struct Limits {
     pub core: Arc<Core>,
     pub tokenizers: Arc<Tokenizers>,
@@ -176,9 +176,11 @@ pub(super) struct Limits {
 impl Part for Limits {
     fn prepare(&self, _now: &Config, next: &Config) -> Result<Step, Vec<Problem>> {
         let (core, tokenizers) = (Arc::clone(&self.core), Arc::clone(&self.tokenizers));
-        let (rules, http, logs) = (next.routing.rules(), next.http, next.logs);
+        let (rules, admission, http, logs) = (next.routing.rules(), next.admission, next.http, next.logs);
         Ok(Box::new(move || {
+            core.admission().set(&admission);
             core.learn(Fact::Ruled { rules }).expect("rules can always change");
+            core.metrics().ruled(&core.router().config());
             core.set_limits(http, logs);
             tokenizers.set_within(http.tokenize_max);
         }))

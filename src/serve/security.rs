@@ -4,7 +4,7 @@
 //! time of the file tells. What cannot be used is told, counted, and leaves in force what was.
 
 use super::core::Core;
-use super::ingress::guard::Guard;
+use super::ingress::guard::{Guard, Lines};
 use super::reload::{Part, Step};
 use super::telemetry::labels::{Certificate, Material, Reload};
 use super::tls::{ClientTls, HTTP_1, HTTP_2, ServerTls, TlsError};
@@ -44,16 +44,20 @@ pub enum SecurityError {
     #[error(transparent)]
     ApiKey(#[from] ApiKeyError),
     /// Clients' keys cannot be read.
-    #[error("keys.file: cannot read {}: {source}", path.display())]
+    #[error("{setting}: cannot read {}: {source}", path.display())]
     Keys {
+        /// The setting that names their file.
+        setting: &'static str,
         /// Their file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
     /// They are not as they should be.
-    #[error("keys: {what}; write lines as `warmpath key new` prints them")]
+    #[error("{setting}: {what}; write lines as `warmpath key new` prints them")]
     KeyLines {
+        /// Whose they are.
+        setting: &'static str,
         /// What is wrong.
         what: String,
     },
@@ -115,14 +119,17 @@ impl Secured {
         watched.push(Watched::new(Material::ApiKeys, move || files.files(), move || Ok(read.reload()?)));
 
         let guard = Guard::new(Arc::clone(core), *limits);
-        replace_keys(&guard, keys, lines_of(keys)?.as_deref());
+        replace_keys(&guard, keys, &lines_of(keys)?);
         let keys = Arc::new(Mutex::new(keys.clone()));
         watched.push({
             let (named, keys, guard) = (Arc::clone(&keys), Arc::clone(&keys), Arc::clone(&guard));
-            let files = move || named.lock().file.iter().cloned().collect();
+            let files = move || {
+                let config::Keys { clients, operators, .. } = &*named.lock();
+                clients.file.iter().chain(&operators.file).cloned().collect()
+            };
             Watched::new(Material::Keys, files, move || {
                 let keys = keys.lock();
-                replace_keys(&guard, &keys, lines_of(&keys)?.as_deref());
+                replace_keys(&guard, &keys, &lines_of(&keys)?);
                 Ok(())
             })
         });
@@ -175,24 +182,36 @@ impl Part for Entry {
             guard.replace_limits(limits);
             // Held while both change, so that a look at the file does not put the old ones back.
             let mut in_force = in_force.lock();
-            replace_keys(&guard, &keys, lines.as_deref());
+            replace_keys(&guard, &keys, &lines);
             *in_force = keys;
         }))
     }
 }
 
-fn replace_keys(guard: &Guard, keys: &config::Keys, lines: Option<&[KeyLine]>) {
+fn replace_keys(guard: &Guard, keys: &config::Keys, lines: &Lines) {
     guard.replace_keys(lines, keys.quota, keys.forward);
 }
 
-/// What file and setting say about keys; `None` where nobody is asked for one.
-fn lines_of(keys: &config::Keys) -> Result<Option<Vec<KeyLine>>, SecurityError> {
+/// What files and settings say about keys.
+fn lines_of(config::Keys { clients, operators, .. }: &config::Keys) -> Result<Lines, SecurityError> {
+    Ok(Lines {
+        clients: lines_in(clients, "keys", "keys.file")?,
+        operators: lines_in(operators, "keys.admin", "keys.admin_file")?,
+    })
+}
+
+/// What one file and setting say; `None` where nobody is asked for a key.
+fn lines_in(
+    keys: &config::KeySource,
+    setting: &'static str,
+    file_setting: &'static str,
+) -> Result<Option<Vec<KeyLine>>, SecurityError> {
     if !keys.are_asked_for() {
         return Ok(None);
     }
     let mut text = keys.lines.clone().unwrap_or_default();
     if let Some(path) = &keys.file {
-        let failed = |source| SecurityError::Keys { path: path.clone(), source };
+        let failed = |source| SecurityError::Keys { setting: file_setting, path: path.clone(), source };
         // Lines of both are one list: a name stands for one key.
         text = format!(
             "{}\n{text}",
@@ -203,10 +222,10 @@ fn lines_of(keys: &config::Keys) -> Result<Option<Vec<KeyLine>>, SecurityError> 
                 .map_err(failed)?
         );
     }
-    let lines: Vec<KeyLine> = key_lines(&text).map_err(|what| SecurityError::KeyLines { what })?;
+    let lines: Vec<KeyLine> = key_lines(&text).map_err(|what| SecurityError::KeyLines { setting, what })?;
     if lines.is_empty() {
         // A file that is being written is empty for a moment, in which nobody should be locked out.
-        return Err(SecurityError::KeyLines { what: "there is no key".to_owned() });
+        return Err(SecurityError::KeyLines { setting, what: "there is no key".to_owned() });
     }
     Ok(Some(lines))
 }

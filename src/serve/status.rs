@@ -245,7 +245,7 @@ impl Instance {
 
 impl Placed {
     fn of(core: &Core, entry: &Entry) -> Placed {
-        let Entry { decision, at, why, ttft, ended } = entry;
+        let Entry { decision, member, at, why, ttft, ended } = entry;
         let ended = ended.and_then(|progress| match progress {
             Progress::FirstToken => None,
             Progress::Ended(end @ (End::Finished | End::Abandoned)) => Some(end.name().to_owned()),
@@ -253,7 +253,7 @@ impl Placed {
         Placed {
             request: decision.request.0,
             age_seconds: core.now().since(*at).as_secs_f64(),
-            instance: core.member(decision.instance).name.clone(),
+            instance: member.name.clone(),
             prompt_tokens: decision.prompt_tokens,
             overlap_tokens: decision.overlap_tokens,
             best_overlap_tokens: decision.best_overlap_tokens,

@@ -10,3 +10,4 @@ mod registry;
 pub(super) mod spans;
 
 pub use document::document as metrics_document;
+pub(super) use registry::Histogram;

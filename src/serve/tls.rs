@@ -3,10 +3,13 @@
 //! A connection takes what is in force when it begins, so nothing that stands is disturbed. One provider of cryptography, ring,
 //! is named each time rather than installed for the process: a library has no say over its host.
 
+mod connector;
 mod expiry;
+mod names;
 mod stream;
 
 use crate::config::{ListenerTls, UpstreamAccess};
+pub(crate) use connector::Connector;
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -15,7 +18,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-pub(super) use stream::Stream;
+pub(crate) use stream::Stream;
 
 /// HTTP/2 and, after it, HTTP/1.1, as ALPN calls them.
 pub(super) const HTTP_2: &[u8] = b"h2";
@@ -112,7 +115,7 @@ impl ServerTls {
 }
 
 /// How instances are known, and what is shown to them.
-pub(super) struct ClientTls {
+pub(crate) struct ClientTls {
     access: UpstreamAccess,
     in_force: RwLock<Option<InForce>>,
 }

@@ -19,6 +19,7 @@ mod texts;
 mod words;
 
 use super::ingress::http::api::Api;
+use super::telemetry::Histogram;
 use axum::body::Bytes;
 use axum::http::Method;
 use chat::{Unknown, get};
@@ -30,7 +31,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use template::{Template, TemplateError};
 pub use texts::tokenizer_for_traces;
 use tokio::sync::Semaphore;
@@ -45,6 +46,8 @@ pub(super) struct Tokenizers {
     pub fetching: tokio::sync::Mutex<()>,
     at_once: Arc<Semaphore>,
     within_milliseconds: AtomicU64,
+    /// How long requests waited.
+    waited: Histogram,
 }
 
 /// One model's tokenizer and chat template. The router's own; on its own it tells what a request's prompt comes to.
@@ -117,13 +120,19 @@ fn milliseconds(time: Duration) -> u64 {
 
 impl Tokenizers {
     /// Loads each model's. No request waits for its tokens longer than `within`.
-    pub fn load(configured: &[crate::config::Tokenizer], within: Duration) -> Result<Self, TokenizerError> {
+    /// How long each did is recorded.
+    pub fn load(
+        configured: &[crate::config::Tokenizer],
+        within: Duration,
+        waited: Histogram,
+    ) -> Result<Self, TokenizerError> {
         let loaded = configured.iter().map(|one| Ok((one.model.clone(), Arc::new(Tokenizer::load(&one.path)?))));
         Ok(Tokenizers {
             by_model: RwLock::new(loaded.collect::<Result<_, _>>()?),
             fetching: tokio::sync::Mutex::default(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             within_milliseconds: AtomicU64::new(milliseconds(within)),
+            waited,
         })
     }
 
@@ -159,7 +168,10 @@ impl Tokenizers {
             tokens
         });
         let within = Duration::from_millis(self.within_milliseconds.load(Ordering::Relaxed));
-        match tokio::time::timeout(within, work).await {
+        let began = Instant::now();
+        let done = tokio::time::timeout(within, work).await;
+        self.waited.record(began.elapsed().as_secs_f64());
+        match done {
             // A panic of the tokenizer is one request's loss.
             Ok(Ok(tokens)) => tokens.map_err(|unknown| match unknown {
                 Unknown::MoreThanText => Untokenized::MoreThanText,

@@ -12,7 +12,6 @@
 mod answer;
 mod api_keys;
 mod budget;
-mod connector;
 pub(super) mod grpc;
 mod grpc_relay;
 mod headers;
@@ -25,27 +24,27 @@ use super::ingress::guard::Entered;
 use super::ingress::http::api::Api;
 use super::ingress::http::responses::Makers;
 use super::ingress::traced::Traced;
-use super::telemetry::labels::Failure;
+use super::members::Member;
+use super::telemetry::labels::{Failure, StatusClass};
 use super::ticket::Ticket;
-use super::tls::ClientTls;
+use super::tls::{ClientTls, Connector};
 use crate::config::{InstanceAccess, Protocol};
 use crate::routing::admission::Ask;
 use crate::routing::{Decision, InstanceId, RouteError};
 use answer::Answer;
 pub use api_keys::ApiKeyError;
 pub(super) use api_keys::ApiKeys;
+pub(crate) use api_keys::key as api_key;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use budget::Budget;
-use connector::Connector;
 use grpc_relay::GrpcRelay;
 pub(super) use headers::ClientHeaders;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use relay::Relay;
 use std::sync::Arc;
@@ -197,12 +196,8 @@ impl Verdict {
 
 impl Upstream {
     pub fn new(core: Arc<Core>, tls: Arc<ClientTls>, api_keys: Arc<ApiKeys>) -> Arc<Self> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_MAX));
-        // It only ever makes the connection that TLS goes over.
-        tcp.enforce_http(false);
-        let connector = Connector { core: Arc::clone(&core), tcp, tls, http2: false };
+        let names = Arc::clone(&core);
+        let connector = Connector::new(tls, CONNECT_MAX, Arc::new(move |uri: &Uri| server_name(&names, uri)));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
@@ -213,7 +208,7 @@ impl Upstream {
             .http2_adaptive_window(true)
             .http2_keep_alive_interval(Some(PING_EVERY))
             .http2_keep_alive_timeout(PING_MAX)
-            .build(Connector { http2: true, ..connector });
+            .build(connector.http2());
         Arc::new(Upstream { core, client, grpc, api_keys, budget: Budget::default(), makers: Arc::default() })
     }
 
@@ -229,13 +224,14 @@ impl Upstream {
         let mut placed = self.admit(forward, place).await?;
         loop {
             let instance = placed.instance;
+            // Held on to while it is asked, so that its place stays its own.
+            let member = self.core.member(instance);
             if let Some(Traced(span)) = traced(forward).filter(|Traced(span)| span.is_sampled()) {
                 let policy = self.core.router().config().policy.name();
-                let name = &self.core.member(instance).name;
-                span.placed(name, policy, placed.decision.as_ref(), tried.len() + 1);
+                span.placed(&member.name, policy, placed.decision.as_ref(), tried.len() + 1);
             }
             match self.attempt(forward, instance).await {
-                Attempt::Answered(response) => return Ok(self.respond(forward, placed, response)),
+                Attempt::Answered(response) => return Ok(self.respond(forward, placed, member, response)),
                 Attempt::Broken => return Err(ForwardError::Unreachable),
                 Attempt::Late => return Err(ForwardError::Late),
                 Attempt::NotTaken(response) => {
@@ -251,7 +247,7 @@ impl Upstream {
                         // Nobody else is left, so the client gets what the last one said.
                         None => {
                             return match refused {
-                                Some((placed, response)) => Ok(self.respond(forward, placed, response)),
+                                Some((placed, response)) => Ok(self.respond(forward, placed, member, response)),
                                 None => Err(ForwardError::Unreachable),
                             };
                         }
@@ -280,7 +276,8 @@ impl Upstream {
         path: &str,
         authorization: Option<&HeaderValue>,
     ) -> Result<(u16, Bytes), ForwardError> {
-        let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
+        let member = self.core.member(instance);
+        let address = member.address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
         let mut request = Request::get(format!("{address}{path}"));
         if let Some(key) = self.api_key(instance).as_ref().or(authorization) {
             request = request.header(header::AUTHORIZATION, key);
@@ -302,7 +299,8 @@ impl Upstream {
         path: &str,
         mut chunk: impl FnMut(&[u8]),
     ) -> Result<u16, ForwardError> {
-        let address = self.core.member(instance).address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
+        let member = self.core.member(instance);
+        let address = member.address(Protocol::OpenAi).ok_or(ForwardError::Unreachable)?;
         let mut request = Request::get(format!("{address}{path}"));
         if let Some(key) = self.api_key(instance) {
             request = request.header(header::AUTHORIZATION, key);
@@ -332,7 +330,8 @@ impl Upstream {
         limits: AnswerLimits,
     ) -> Result<Bytes, CallError> {
         let unreachable = || CallError::Forward(ForwardError::Unreachable);
-        let address = self.core.member(instance).address(protocol).ok_or_else(unreachable)?;
+        let member = self.core.member(instance);
+        let address = member.address(protocol).ok_or_else(unreachable)?;
         let mut request = Request::post(format!("{address}{path}")).body(Full::new(body)).map_err(|_| unreachable())?;
         *request.headers_mut() = headers::to_instance(&headers, None, self.api_key(instance));
         request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
@@ -367,7 +366,8 @@ impl Upstream {
         let Some(request) = self.request(forward, instance) else {
             return Attempt::Broken;
         };
-        let failures = &self.core.metrics().instance(instance.index()).failures;
+        let metrics = self.core.metrics().instance(instance.index());
+        let failures = &metrics.failures;
         let client = match forward.protocol {
             Protocol::OpenAi => &self.client,
             Protocol::VllmEngine | Protocol::Inference => &self.grpc,
@@ -443,15 +443,24 @@ impl Upstream {
         Some(request)
     }
 
-    fn respond(&self, forward: &Forward<'_>, placed: Placed, response: hyper::Response<Incoming>) -> Response {
+    fn respond(
+        &self,
+        forward: &Forward<'_>,
+        placed: Placed,
+        member: Arc<Member>,
+        response: hyper::Response<Incoming>,
+    ) -> Response {
         let (head, body) = response.into_parts();
-        let name = &self.core.member(placed.instance).name;
+        if forward.protocol == Protocol::OpenAi {
+            let metrics = self.core.metrics().instance(placed.instance.index());
+            metrics.responses.of(StatusClass::of(head.status.as_u16())).increment(1);
+        }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = head.status;
-        *response.headers_mut() = headers::to_client(&head.headers, name, placed.decision.as_ref());
+        *response.headers_mut() = headers::to_client(&head.headers, &member.name, placed.decision.as_ref());
         let entered = Entered::of(&forward.head.extensions).clone();
         let silence_max = self.core.http().idle_max;
-        let answer = Answer::new(Arc::clone(&self.core), placed, body, silence_max, entered);
+        let answer = Answer::new(Arc::clone(&self.core), placed, member, body, silence_max, entered);
         let answer = answer.traced(traced(forward).cloned());
         *response.body_mut() = match forward.protocol {
             Protocol::OpenAi => {
@@ -464,6 +473,18 @@ impl Upstream {
         };
         response
     }
+}
+
+/// The name that the certificate of the instance at a URL must have, where its section says.
+fn server_name(core: &Core, uri: &Uri) -> Option<String> {
+    let is_there = |address: Option<&str>| {
+        let authority = address.and_then(|address| address.split_once("://")).map(|(_, authority)| authority);
+        authority == uri.authority().map(|authority| authority.as_str())
+    };
+    core.members().find_map(|(_, member)| {
+        let is_it = Protocol::ALL.iter().any(|&protocol| is_there(member.address(protocol)));
+        member.access.server_name.clone().filter(|_| is_it)
+    })
 }
 
 fn traced<'a>(forward: &'a Forward<'_>) -> Option<&'a Traced> {

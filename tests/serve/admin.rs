@@ -78,6 +78,9 @@ async fn requests_are_timed_from_decision_to_end() {
     assert_eq!(app.metric("warmpath_request_ttft_seconds_count"), 1.0);
     assert_eq!(app.metric("warmpath_http_responses_total{call=\"completions\",status=\"2xx\"}"), 1.0);
     assert_eq!(app.metric("warmpath_http_first_byte_seconds_count{call=\"completions\"}"), 1.0);
+    // By model, too: what an instance serves stands beside what it did.
+    assert_eq!(app.metric("warmpath_instance_responses_total{instance=\"a\",status=\"2xx\"}"), 1.0);
+    assert_eq!(app.metric(&format!("warmpath_instance_info{{instance=\"a\",model=\"{MODEL}\"}}")), 1.0);
     assert_eq!(app.metric("warmpath_instance_assigned_total{instance=\"a\"}"), 1.0);
     let (ttft, whole) =
         (app.metric("warmpath_request_ttft_seconds_sum"), app.metric("warmpath_request_seconds_sum{end=\"finished\"}"));

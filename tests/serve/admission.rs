@@ -1,5 +1,6 @@
 //! Requests that wait for an instance to have room, through the sockets.
 
+use crate::security::line;
 use crate::support::{MODEL, RunningApp, config, eventually, instance, open_post, prompt, send, soon, start_app};
 use axum::Router;
 use axum::body::Bytes;
@@ -262,6 +263,31 @@ async fn route_waits_too_as_long_as_its_deadline_lets_it() {
     app.client.complete(end).await.unwrap();
     let second = soon("the second one", waiting).await.unwrap().unwrap().into_inner();
     assert_eq!((second.instance.as_str(), second.prompt_tokens), ("a", 100));
+    app.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_keys_priority_is_that_of_requests_that_do_not_say_their_own() {
+    let lines = [line("a", "a", ""), line("batch", "b", "priority=low")].join("\n");
+    let (gate, app) = start(|config| config.security.keys.clients.lines = Some(lines)).await;
+    let asked = |key: &'static str, more: Value| {
+        let mut body = json!({"model": MODEL, "prompt": prompt(1, 100), "user": key});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let request = hyper::Request::post(format!("http://{}/v1/completions", app.http)).header("x-api-key", key);
+        tokio::spawn(send(request.body(Full::new(Bytes::from(body.to_string()))).unwrap()))
+    };
+    let first = asked("a", json!({}));
+    eventually("the first at the gate", || gate.seen().len() == 1).await;
+    let batch = asked("b", json!({}));
+    waits(&app, "low", 1).await;
+    let other = asked("a", json!({}));
+    waits(&app, "normal", 1).await;
+    let urgent = asked("b", json!({"priority": -1}));
+    waits(&app, "high", 1).await;
+    gate.permits.add_permits(4);
+    for answer in [first, batch, other, urgent] {
+        assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
+    }
     app.running.stop().await;
 }
 

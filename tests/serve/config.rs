@@ -32,6 +32,14 @@ fn the_example_is_valid_and_states_the_defaults() {
 }
 
 #[test]
+fn a_file_for_another_warmpath_is_refused() {
+    assert!(Config::parse(&format!("version = 1\n{INSTANCE}")).is_ok());
+    let told = Config::parse(&format!("version = 2\n{INSTANCE}")).unwrap_err().to_string();
+    assert!(told.contains("version: is 2, and this Warmpath reads 1") && told.contains("CHANGELOG"), "{told}");
+    assert!(Config::parse(&format!("version = \"1\"\n{INSTANCE}")).is_err());
+}
+
+#[test]
 fn every_setting_is_read() {
     let text = "[server]\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"[::1]:2\"\nhttp_listen = \"[::1]:3\"\n\
                 [http]\nbody_bytes_max = 10\nretries_max = 0\n[health]\ninterval_seconds = 0\nfailures_max = 9\n[routing]\npolicy = \"random\"\n\

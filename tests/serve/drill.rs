@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::transport::Channel;
 use warmpath::serve::proto::DrainRequest;
 use warmpath::serve::proto::fleet_client::FleetClient;
@@ -117,16 +117,12 @@ async fn endless() -> (SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_never_reads() {
     let ((endless, written), instance) = (endless().await, mock());
-    let router = Router::start(&[("endless", endless), ("a", instance.address("http"))], "");
+    let fleet = [("endless", endless), ("a", instance.address("http"))];
+    let router = Router::start(&fleet, "");
     let resident = "process_resident_memory_bytes";
     let before = router.metric(resident).await;
     drain(&router, "a", false).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut deaf = socket.connect(router.http()).await.unwrap();
-    let body = json!({"model": MODEL, "prompt": [1, 2, 3], "stream": true}).to_string();
-    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: w\r\ncontent-length: {}\r\n\r\n", body.len());
-    deaf.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let deaf = ask_and_never_read(router.http()).await;
     // Until nothing goes any more: what is not read is not asked for either.
     let (mut last, mut still) = (0, 0);
     eventually("silence", || {
@@ -147,8 +143,28 @@ async fn a_client_never_reads() {
     let told = crowd.disperse().await;
     assert!(told.keys().eq([&200]), "{told:?}");
     assert_eq!(router.metric("warmpath_requests_in_flight").await, 1.0, "it still counts");
-    drop(deaf);
+    // One who comes once there is less patience is cut off, and counted.
+    router.reconfigure(&fleet, "[limits]\nwrite_seconds_max = 1\n");
+    router.until("warmpath_config_reloads_total{outcome=\"applied\"}", |applied| applied == 1.0).await;
+    drain(&router, "endless", true).await;
+    drain(&router, "a", false).await;
+    let impatient = ask_and_never_read(router.http()).await;
+    router.until("warmpath_refusals_total{listener=\"http\",reason=\"unread\"}", |unread| unread >= 1.0).await;
+    assert_alert("WarmpathClientsCutOff", "warmpath_refusals_total");
+    router.until("warmpath_requests_in_flight", |requests| requests == 1.0).await;
+    drop((deaf, impatient));
     router.until_idle().await;
+}
+
+/// A client that asks for an answer and takes none of it.
+async fn ask_and_never_read(router: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(router).await.unwrap();
+    let body = json!({"model": MODEL, "prompt": [1, 2, 3], "stream": true}).to_string();
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: w\r\ncontent-length: {}\r\n\r\n", body.len());
+    deaf.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    deaf
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -328,6 +328,8 @@ async fn a_call_is_sent_elsewhere_only_when_it_was_not_taken() {
     assert_eq!(app.metric("warmpath_upstream_retries_total{instance=\"busy\"}"), 1.0);
     assert_eq!(client.generate(generate(vec![1], 4, true)).await.unwrap_err().code(), Code::Internal);
     eventually("the breaker", || app.core.instances()[1].availability == Availability::Down).await;
+    let open = |instance| app.metric(&format!("warmpath_instance_breaker_open{{instance=\"{instance}\"}}"));
+    assert_eq!((open("busy"), open("broken")), (0.0, 1.0));
     assert_eq!(app.core.instances()[0].availability, Availability::Ready);
     // Nobody else is left: the refusal is the client's to hear.
     assert_eq!(client.generate(generate(vec![1], 4, true)).await.unwrap_err().code(), Code::Unavailable);

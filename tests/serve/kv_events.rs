@@ -98,6 +98,8 @@ async fn from_the_first_batch_on_knowledge_is_exact() {
     publisher.send(3, wire::encode(1.0, &[WireEvent::Cleared])).await;
     eventually("the clearing", || app.cached_blocks(0) == 0).await;
     assert_eq!(app.knowledge(0), Knowledge::Exact);
+    // Published in 1970, by its own word.
+    assert!(app.metric("warmpath_kv_event_lag_seconds{instance=\"only\"}") > 1e9);
     for (kind, count) in [("stored", 2.0), ("removed", 1.0), ("cleared", 1.0)] {
         let series = format!("warmpath_kv_events_total{{instance=\"only\",kind=\"{kind}\"}}");
         assert_eq!(app.metric(&series), count, "{kind}");

@@ -29,8 +29,10 @@ async fn what_an_endpoint_caches_is_what_a_replay_says() {
     let [live, simulated, rows] = ["live.json", "simulated.json", "rows.csv"].map(|name| folder.path().join(name));
     let fleet = ["--limit", "200", "--instances", "1", "--blocks", "20000", "--time-scale", "0.01"];
     let preset = ["--preset", "qwen3-32b-h100-tp2", "--policy", "prefix_cost", "--output-tokens-max", "20"];
+    // Whatever else the machine has to do, all of it is in time.
+    let in_time = ["--slo-ttft", "600000"];
     let to = ["--json", live.to_str().unwrap(), "--csv", rows.to_str().unwrap()];
-    let said = load(format!("http://{}", mock.http), &[&fleet[..], &preset, &to].concat()).await;
+    let said = load(format!("http://{}", mock.http), &[&fleet[..], &preset, &in_time, &to].concat()).await;
     assert!(said.status.success(), "{said:?}");
     mock.running.stop().await;
 
@@ -69,8 +71,8 @@ async fn what_fails_and_what_is_left_out_is_said() {
     assert_eq!(said.status.code(), Some(1), "{errors}");
     assert!(errors.contains("40 requests failed: it cannot be reached"), "{errors}");
     assert!(errors.ends_with("error: no request was answered\n"), "{errors}");
-    let said = load("https://127.0.0.1:1".to_owned(), &few).await;
-    assert!(String::from_utf8(said.stderr).unwrap().contains("is not an http:// URL"));
+    let said = load("grpc://127.0.0.1:1".to_owned(), &few).await;
+    assert!(String::from_utf8(said.stderr).unwrap().contains("is not an http:// or https:// URL"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Who may come in, and how much is taken from them: through the sockets, with certificates made here.
 
+mod commands;
 mod keys;
+mod operators;
 mod settings;
 mod slow;
 pub(crate) mod tls;
@@ -46,7 +48,7 @@ pub(crate) fn line(name: &str, key: &str, quota: &str) -> String {
 /// A router whose clients need one of these keys.
 fn with_keys(instances: Vec<Instance>, lines: &[String]) -> Config {
     let mut config = config(instances);
-    config.security.keys.lines = Some(lines.join("\n"));
+    config.security.keys.clients.lines = Some(lines.join("\n"));
     config
 }
 

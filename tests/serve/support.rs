@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use warmpath::config::{
-    Admission, Config, Discovery, Endpoint, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security,
-    Server, Watch,
-};
+use warmpath::config::{Config, Endpoint, Instance, InstanceAccess, KvEvents};
 use warmpath::mock::{Mock, MockConfig};
 use warmpath::routing::InstanceId;
 use warmpath::serve::proto::fleet_client::FleetClient;
@@ -143,27 +140,8 @@ pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> 
 
 /// A configuration with free ports.
 pub fn config(instances: Vec<Instance>) -> Config {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server { listen: any, http_listen: any, admin_listen: any };
     // Most tests have instances that nobody is behind; those about health say so.
-    let health = Health { interval: None, ..Health::default() };
-    Config {
-        server,
-        http: Http::default(),
-        health,
-        routing: warmpath::routing::Config::default(),
-        instances,
-        tokenizers: Vec::new(),
-        recorder: None,
-        // As with health.
-        admission: Admission::default(),
-        watch: Watch { discover_kv_events: false, load: None },
-        security: Security::default(),
-        discovery: Discovery::default(),
-        reload: Reload::default(),
-        logs: Logs::default(),
-        tracing: None,
-    }
+    Config::own(instances)
 }
 
 /// A router that runs.

@@ -65,6 +65,7 @@ async fn a_text_goes_where_it_is_cached() {
     assert_eq!(header("x-warmpath-prompt-tokens"), text.len().to_string());
     assert_eq!(header("x-warmpath-overlap-tokens"), (blocks * 16).to_string());
     assert_eq!(app.metric("warmpath_guessed_lookups_total{why=\"no_tokenizer\"}"), 0.0);
+    assert_eq!(app.metric("warmpath_tokenize_seconds_count"), 1.0);
     app.running.stop().await;
     first.running.stop().await;
     second.running.stop().await;

@@ -125,7 +125,54 @@ async fn a_request_is_a_span_with_its_decision_and_its_context_goes_through() {
     // Nothing of what was asked is in it, and the one without a context is a trace of its own.
     let (_, other) = spans.iter().find(|(_, other)| other.span_id != span.span_id).unwrap();
     assert!(other.parent_span_id.is_empty() && hex(&other.trace_id) != TRACE);
-    assert_eq!(router.metric("warmpath_trace_spans_total{outcome=\"sent\"}").await, 2.0);
+    // Counted once the collector's answer came, which is after it has them.
+    let counted = async {
+        while router.metric("warmpath_trace_spans_total{outcome=\"sent\"}").await != 2.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the count", counted).await;
+}
+
+#[tokio::test]
+async fn calls_of_our_own_service_are_spans_and_have_ids_too() {
+    let (collector, address) = Collector::start().await;
+    let configuration = format!("{}[logs]\nrequests = true\n", tracing_to(address, ""));
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let router = Router::start(&file(&format!("{configuration}{}", section("a", nobody))), &[]);
+    let channel = tonic::transport::Channel::from_shared(format!("http://{}", router.grpc)).unwrap();
+    let mut client = warmpath::serve::proto::router_client::RouterClient::new(channel.connect_lazy());
+    let asked = |model: &str, id: &'static str| {
+        let message = warmpath::serve::proto::RouteRequest {
+            model: model.to_owned(),
+            token_ids: (1..=100).collect(),
+            ..Default::default()
+        };
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{PARENT}-01").parse().unwrap());
+        request.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        request
+    };
+    let routed = client.route(asked(MODEL, "routed")).await.unwrap();
+    assert_eq!(routed.metadata().get("x-request-id").unwrap(), "routed");
+    assert_eq!(client.route(asked("nobody's", "refused")).await.unwrap_err().code(), tonic::Code::NotFound);
+    eventually("two spans", || collector.spans().len() == 2).await;
+    let spans = collector.spans();
+    let of =
+        |id: &str| &spans.iter().find(|(_, span)| attribute(span, "warmpath.request_id") == Some(&text(id))).unwrap().1;
+    let span = of("routed");
+    assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    for (key, value) in [
+        ("url.path", text("/warmpath.v1.Router/Route")),
+        ("warmpath.instance", text("a")),
+        ("warmpath.prompt_tokens", Value::IntValue(100)),
+        ("rpc.grpc.status_code", text("0")),
+    ] {
+        assert_eq!(attribute(span, key), Some(&value), "{key} in {span:?}");
+    }
+    // NOT_FOUND, said at once.
+    assert_eq!(attribute(of("refused"), "rpc.grpc.status_code"), Some(&text("5")));
+    router.logged(&["request_id=\"refused\"", "call=\"grpc\""]).await;
 }
 
 fn text(text: &str) -> Value {

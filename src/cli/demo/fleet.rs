@@ -1,16 +1,13 @@
 //! Stand-ins for vLLM and a router in front, in this process but with nothing between them but sockets.
 
-use crate::config::{
-    Admission, Config, Discovery, Health, Http, Instance, InstanceAccess, KvEvents, Logs, Reload, Security, Server,
-    Watch,
-};
+use crate::config::{Config, Instance, InstanceAccess, KvEvents, Watch};
 use crate::mock::{Mock, MockConfig, MockError};
 use crate::routing::policy::PolicyKind;
 use crate::routing::{self, PrefillModel};
 use crate::serve::{App, AppError};
 use crate::sim::Preset;
 use anyhow::{Context, Result};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -43,29 +40,9 @@ impl Fleet {
         prefill: PrefillModel,
         speed: f64,
     ) -> Result<Fleet> {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let stop = CancellationToken::new();
         let routing = routing::Config { policy, prefill, ..routing::Config::default() };
-        let server = Server { listen: free, http_listen: free, admin_listen: free };
-        let (http, health) = (Http::default(), Health { interval: None, ..Health::default() });
-        let watch = Watch::default();
-        let (none, tokenizers, recorder) = (Vec::new(), Vec::new(), None);
-        let mut config = Config {
-            server,
-            http,
-            health,
-            routing,
-            instances: none,
-            tokenizers,
-            recorder,
-            watch,
-            admission: Admission::default(),
-            security: Security::default(),
-            discovery: Discovery::default(),
-            reload: Reload::default(),
-            logs: Logs::default(),
-            tracing: None,
-        };
+        let mut config = Config { routing, watch: Watch::default(), ..Config::own(Vec::new()) };
         let (mut mocks, mut subscriptions) = (Vec::new(), Vec::new());
         for number in 1..=instances {
             let mock = Mock::bind(MockConfig {

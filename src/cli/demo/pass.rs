@@ -2,6 +2,7 @@
 
 use super::fleet::{Fleet, MODEL};
 use crate::cli::client::{Answer, Client};
+use crate::cli::reach::Reach;
 use crate::replay::{Balance, Summary};
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicyKind;
@@ -57,7 +58,7 @@ pub(super) async fn run(
     pace: Pace,
 ) -> Result<Pass> {
     let block_size = BlockSize::new(block_tokens)?;
-    let client = Client::connect(format!("http://{}", fleet.router())).await?;
+    let client = Client::connect(&format!("http://{}", fleet.router()), &Reach::default()).await?;
     let bar = progress(policy, records.len() as u64);
     let mut sent: JoinSet<Result<Timed>> = JoinSet::new();
     let mut answered = Vec::with_capacity(records.len());

@@ -1,17 +1,15 @@
 //! One completion, streamed, with the times of its tokens.
 
 use crate::cli::events::Events;
+use crate::cli::reach::Http;
 use anyhow::{Context, Result, bail, ensure};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-
-pub(super) type Http = Client<HttpConnector, Full<Bytes>>;
 
 /// An answer that came to its end.
 pub(super) struct Completion {
@@ -70,8 +68,11 @@ impl<'a> Body<'a> {
 }
 
 /// Sends a body and reads its answer to the end.
-pub(super) async fn complete(http: &Http, url: &str, body: Bytes) -> Result<Completion> {
-    let request = Request::post(url).header(header::CONTENT_TYPE, "application/json").body(Full::new(body))?;
+pub(super) async fn complete(http: &Http, url: &str, key: Option<HeaderValue>, body: Bytes) -> Result<Completion> {
+    let mut request = Request::post(url).header(header::CONTENT_TYPE, "application/json").body(Full::new(body))?;
+    if let Some(key) = key {
+        request.headers_mut().insert(header::AUTHORIZATION, key);
+    }
     let response = http.request(request).await.context("it cannot be reached")?;
     ensure!(response.status().is_success(), "it answered {}", response.status());
     let instance = instance(&response);

@@ -1,15 +1,14 @@
 //! Sends requests when they are due, whatever became of those before: an open loop.
 
 use super::Load;
-use super::completion::{Body, Completion, Http, complete};
+use super::completion::{Body, Completion, complete};
+use crate::cli::reach::Http;
 use crate::replay::{Answered, Workload};
 use crate::trace::{Record, Trace, prompt};
 use anyhow::{Context, Result, ensure};
 use hyper::Uri;
 use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::header::HeaderValue;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub(super) struct Sender<'a> {
     args: &'a Load,
     http: Http,
+    key: Option<HeaderValue>,
     url: Arc<str>,
 }
 
@@ -47,11 +47,12 @@ impl<'a> Sender<'a> {
     pub fn new(args: &'a Load) -> Result<Self> {
         let url = format!("{}/v1/completions", args.url.trim_end_matches('/'));
         let parsed: Uri = url.parse().with_context(|| format!("{:?} is not a URL", args.url))?;
-        ensure!(parsed.scheme_str() == Some("http"), "{:?} is not an http:// URL", args.url);
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Sender { args, http, url: url.into() })
+        ensure!(
+            matches!(parsed.scheme_str(), Some("http" | "https")),
+            "{:?} is not an http:// or https:// URL",
+            args.url
+        );
+        Ok(Sender { args, http: args.reach.http()?, key: args.reach.key()?, url: url.into() })
     }
 
     /// Sends the whole trace, or what is due until `stop`, and waits for the answers.
@@ -122,10 +123,11 @@ impl<'a> Sender<'a> {
         tokens.iter_mut().for_each(|token| *token %= self.args.vocabulary);
         let output_tokens = record.output_tokens.min(self.args.output_tokens_max.unwrap_or(u32::MAX)).max(1);
         let body: Bytes = serde_json::to_vec(&Body::new(&self.args.model, &tokens, output_tokens))?.into();
-        let (http, url, longest) = (self.http.clone(), self.url.clone(), Duration::from_secs(self.args.timeout));
+        let (http, key, url) = (self.http.clone(), self.key.clone(), self.url.clone());
+        let longest = Duration::from_secs(self.args.timeout);
         Ok(async move {
             let late = due.elapsed();
-            let answer = timeout(longest, complete(&http, &url, body)).await;
+            let answer = timeout(longest, complete(&http, &url, key, body)).await;
             let answer = answer.with_context(|| format!("it did not answer within {longest:?}"))??;
             Ok(answered(answer, due - start, due, late))
         })

@@ -1,11 +1,13 @@
 //! What `warmpath top` shows: a status as plain text, so many columns wide.
 
-use crate::serve::{Instance, Placed, Status, Step, Why};
+use crate::serve::{Found, Instance, Placed, Reloaded, Status, Step, Why};
 use std::fmt::Write;
 
 /// Instances and decisions that are shown at most; the page at `/ui` has more room.
 const INSTANCES: usize = 32;
 const DECISIONS: usize = 12;
+const SOURCES: usize = 8;
+const PROBLEMS: usize = 5;
 const TAKES_ALL: &str = "a string takes everything";
 
 /// A screen.
@@ -17,6 +19,9 @@ pub(super) fn draw(status: &Status, width: usize) -> String {
         writeln!(screen, "{cut}").expect(TAKES_ALL);
     };
     for text in head(status) {
+        line(&mut screen, &text);
+    }
+    for text in reload(status) {
         line(&mut screen, &text);
     }
     let room = width.saturating_sub(36).min(72);
@@ -31,6 +36,9 @@ pub(super) fn draw(status: &Status, width: usize) -> String {
     }
     if status.instances.len() > INSTANCES {
         line(&mut screen, &format!("… and {} more", status.instances.len() - INSTANCES));
+    }
+    for text in found(status) {
+        line(&mut screen, &text);
     }
     line(&mut screen, "");
     line(&mut screen, &decision_head(name));
@@ -74,6 +82,46 @@ fn head(status: &Status) -> [String; 5] {
             or_none(last.and_then(|step| step.ttft_p99), seconds)
         ),
     ]
+}
+
+/// How it went when the configuration was last read again, if it was.
+fn reload(status: &Status) -> Vec<String> {
+    let Some(Reloaded { outcome, age_seconds, problems }) = &status.reload else { return Vec::new() };
+    let said = format!("configuration read again {} ago: {outcome}", span(*age_seconds));
+    listed(said, problems)
+}
+
+/// Who is asked for instances, what they found, and what of that could not be had.
+fn found(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !status.sources.is_empty() {
+        lines.extend([String::new(), format!("{:>9}  {:>7}  SOURCE", "INSTANCES", "SINCE")]);
+    }
+    for Found { source, instances, asked, age_seconds, problem } in status.sources.iter().take(SOURCES) {
+        let (count, since) = if *asked { (instances.to_string(), span(*age_seconds)) } else { none_yet() };
+        let problem = problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+        lines.push(format!("{count:>9}  {since:>7}  {source}{problem}"));
+    }
+    if status.sources.len() > SOURCES {
+        lines.push(format!("… and {} more", status.sources.len() - SOURCES));
+    }
+    if !status.fleet_problems.is_empty() {
+        lines.push(String::new());
+        lines.extend(listed("of the wanted fleet could not be had:".to_owned(), &status.fleet_problems));
+    }
+    lines
+}
+
+fn none_yet() -> (String, String) {
+    ("–".to_owned(), "–".to_owned())
+}
+
+/// What is said, and the first problems under it.
+fn listed(said: String, problems: &[String]) -> Vec<String> {
+    // A problem may have lines of its own.
+    let shown = problems.iter().take(PROBLEMS).map(|problem| format!("  {}", problem.replace('\n', " ")));
+    let more = (problems.len() > PROBLEMS).then(|| format!("  … and {} more", problems.len() - PROBLEMS));
+    std::iter::once(said).chain(shown).chain(more).collect()
 }
 
 /// The last steps as a line of bars, the latest on the right, with the range that they span.
@@ -251,6 +299,38 @@ mod tests {
         let screen = draw(&status(), 120);
         let expected = include_str!("screen.txt");
         assert!(screen == expected, "the screen is now\n{screen}");
+    }
+
+    #[test]
+    fn reloads_and_sources_are_told_where_there_are_any() {
+        let reload = Reloaded {
+            outcome: "refused".to_owned(),
+            age_seconds: 12.0,
+            problems: (0..7).map(|at| format!("routing.{at}: unknown\nfield")).collect(),
+        };
+        let source = |name: &str, asked, problem: Option<&str>| Found {
+            source: name.to_owned(),
+            instances: 3,
+            asked,
+            age_seconds: 40.0,
+            problem: problem.map(str::to_owned),
+        };
+        let sources = vec![source("file a.toml", true, None), source("dns b", false, Some("no answer"))];
+        let fleet_problems = vec!["c: its name is taken".to_owned()];
+        let told = Status { reload: Some(reload), sources, fleet_problems, ..status() };
+        let screen = draw(&told, 120);
+        for line in [
+            "configuration read again 12 s ago: refused",
+            "  routing.4: unknown field",
+            "  … and 2 more",
+            "        3     40 s  file a.toml",
+            "        –        –  dns b: no answer",
+            "of the wanted fleet could not be had:",
+            "  c: its name is taken",
+        ] {
+            assert!(screen.lines().any(|shown| shown == line), "{line:?} is missing from\n{screen}");
+        }
+        assert!(!draw(&status(), 120).contains("SOURCE"));
     }
 
     #[test]

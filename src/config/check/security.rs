@@ -2,7 +2,9 @@
 
 use super::Check;
 use crate::config::raw::{self, Leaf};
-use crate::config::{ApiKey, InstanceAccess, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess};
+use crate::config::{
+    ApiKey, InstanceAccess, KeySource, Keys, Limits, ListenerTls, Quota, Secret, Security, Tls, UpstreamAccess,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ const SECONDS_MOST: u64 = 86_400;
 const FILE: &str = "write the path of a PEM file";
 const PLAIN: &str = "write certificate and key, or neither for plain text";
 const IDENTITY: &str = "write certificate and key, or neither to show none";
+const KEY_LINES: &str = "write lines as `warmpath key new` prints them";
 const NAME: &str = "write the DNS name or the address in the instance's certificate";
 const KEY: &str = "write the key that the instance was started with (--api-key), or better a file that holds it";
 
@@ -63,13 +66,8 @@ impl Check {
     }
 
     fn keys(&mut self, raw: raw::Keys) -> Keys {
-        let file = self.path("keys.file", raw.file);
-        let lines = self.written("keys.lines", raw.lines, "write lines as `warmpath key new` prints them");
-        if let Some(lines) = &lines
-            && let Err(problem) = crate::config::key_lines(lines)
-        {
-            self.problem("keys.lines", problem, "write lines as `warmpath key new` prints them");
-        }
+        let clients = self.key_source(["keys.file", "keys.lines"], raw.file, raw.lines);
+        let operators = self.key_source(["keys.admin_file", "keys.admin_lines"], raw.admin_file, raw.admin_lines);
         let forward = self.leaf("keys.forward", raw.forward, "write true or false").unwrap_or_default();
         let unlimited = "write a number, not negative; 0 is no limit";
         let rate = self.leaf("keys.requests_per_second", raw.requests_per_second, unlimited).unwrap_or_default();
@@ -85,7 +83,23 @@ impl Check {
             tokens_per_minute: tokens.filter(|&tokens| tokens > 0),
             concurrent_max: concurrent_max.filter(|&most| most > 0),
         };
-        Keys { file, lines, forward, quota }
+        Keys { clients, operators, forward, quota }
+    }
+
+    fn key_source(
+        &mut self,
+        [file_path, lines_path]: [&str; 2],
+        file: Option<Leaf<String>>,
+        lines: Option<Leaf<String>>,
+    ) -> KeySource {
+        let file = self.path(file_path, file);
+        let lines = self.written(lines_path, lines, KEY_LINES);
+        if let Some(lines) = &lines
+            && let Err(problem) = crate::config::key_lines(lines)
+        {
+            self.problem(lines_path, problem, KEY_LINES);
+        }
+        KeySource { file, lines }
     }
 
     fn limits(&mut self, raw: raw::Limits) -> Limits {

@@ -60,6 +60,10 @@ pub(in crate::config) struct Keys {
     pub file: Option<Leaf<String>>,
     /// Such lines themselves; for the environment.
     pub lines: Option<Leaf<String>>,
+    /// A file with a line for each key that opens the admin listener.
+    pub admin_file: Option<Leaf<String>>,
+    /// Such lines themselves; for the environment.
+    pub admin_lines: Option<Leaf<String>>,
     /// Whether instances see the client's key.
     pub forward: Option<Leaf<bool>>,
     /// What each key may, where its line does not say.

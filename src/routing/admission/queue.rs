@@ -127,6 +127,11 @@ impl Queue {
         }
     }
 
+    /// From now on no more than this may wait; who waits already stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Lets a request wait. Where its class is full, those of the caller that holds most leave for it, latest first, as long as
     /// that caller holds more than this one would.
     pub fn push(&mut self, now: Time, ask: Ask) -> Result<(Ticket, Displaced), Full> {

@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-/// Who a request came from, as far as its key says. Every request of the OpenAI and gRPC listeners has one among its extensions.
+/// Who a request came from, as far as its key says, or else the certificate of its connection. Every request behind the guard has
+/// one among its extensions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::serve) struct Caller {
-    /// The name of its key, never the key; [`Caller::ANONYMOUS`] where no keys are configured.
+    /// The name of its key, never the key, or of its certificate; [`Caller::ANONYMOUS`] where neither is asked for.
     pub name: Arc<str>,
 }
 
 impl Caller {
-    /// What callers are called where nobody asks for keys; no key is.
+    /// What callers are called where nobody asks who they are; no key is.
     pub const ANONYMOUS: &str = "anonymous";
 }
 

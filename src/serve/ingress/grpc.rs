@@ -1,5 +1,6 @@
 //! The gRPC service: `Route` and the reports that follow it, `Explain` and `Watch`. What changes the fleet is [`fleet`].
 
+pub(in crate::serve) mod deadline;
 pub(in crate::serve) mod fleet;
 mod watch;
 mod weighed;
@@ -7,38 +8,40 @@ mod weighed;
 use super::guard::{Entered, spend};
 use super::status;
 use super::texts::KnownText;
-use super::vllm::timeout;
+use super::traced::Traced;
 use crate::routing::admission::Ask;
 use crate::routing::block::Namespace;
 use crate::routing::{self, Fact, InstanceId, Request, RequestId, RouteError, SessionKey};
 use crate::serve::admission;
 use crate::serve::core::{Core, Room};
-use crate::serve::proto::router_server::Router;
+use crate::serve::proto::router_server::{Router, RouterServer};
 use crate::serve::proto::{
     Availability, CompleteRequest, CompleteResponse, ExplainResponse, FirstTokenRequest, FirstTokenResponse, Instance,
     InstancesRequest, InstancesResponse, Knowledge, Load, Outcome, RouteRequest, RouteResponse, WatchRequest,
 };
 use crate::serve::tokenizer::Tokenizers;
+use deadline::Deadline;
 use std::sync::Arc;
-use std::time::Instant;
 use tonic::{Response, Status};
 
 /// The largest request that is read: a prompt of three million tokens.
-pub(in crate::serve) const REQUEST_BYTES_MAX: usize = 16 << 20;
+const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Names that one request may allow: each is compared with every instance's.
 const ALLOWED_MAX: usize = 256;
 
-/// `warmpath.v1.Router` over a core.
+/// What it works on.
 pub(in crate::serve) struct Service {
     core: Arc<Core>,
     tokenizers: Arc<Tokenizers>,
 }
 
-impl Service {
-    pub fn new(core: Arc<Core>, tokenizers: Arc<Tokenizers>) -> Self {
-        Service { core, tokenizers }
-    }
+/// `warmpath.v1.Router` over a core.
+pub(in crate::serve) fn routes(core: Arc<Core>, tokenizers: Arc<Tokenizers>) -> axum::Router {
+    let service = RouterServer::new(Service { core, tokenizers }).max_decoding_message_size(REQUEST_BYTES_MAX);
+    axum::Router::new().route_service("/warmpath.v1.Router/{method}", service)
+}
 
+impl Service {
     fn learn(&self, fact: Fact<'_>) -> Result<(), Status> {
         self.core.learn(fact).map_err(|error| status::of_learn(&error))
     }
@@ -81,7 +84,7 @@ impl Router for Service {
     async fn route(&self, request: tonic::Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
         let (metadata, extensions, mut request) = request.into_parts();
         let headers = metadata.into_headers();
-        let deadline = timeout(&headers).map(|timeout| Instant::now() + timeout);
+        let deadline = extensions.get().map(|&Deadline(deadline)| deadline.into_std());
         let priority = admission::priority(&headers, request.priority.map(i64::from), &extensions);
         let priority = priority.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let known = self.known(&mut request).await?;
@@ -100,6 +103,9 @@ impl Router for Service {
         let decision = self.core.admission().place(&self.core, ask, deadline, route).await;
         let decision = decision.map_err(|refused| status::of_refused(&refused))?;
         let member = self.core.member(decision.instance);
+        if let Some(Traced(span)) = extensions.get::<Traced>().filter(|Traced(span)| span.is_sampled()) {
+            span.placed(&member.name, self.core.router().config().policy.name(), Some(&decision), 1);
+        }
         Ok(Response::new(RouteResponse {
             request_id: decision.request.0,
             instance: member.name.clone(),

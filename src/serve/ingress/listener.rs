@@ -9,6 +9,7 @@ mod answer;
 mod paced;
 mod progress;
 
+use super::caller::Caller;
 use super::guard::Guard;
 use crate::config::Limits;
 use crate::serve::telemetry::labels::{Listener, Refusal};
@@ -98,10 +99,11 @@ impl Door {
         let _ = stream.set_nodelay(true);
         let Some(stream) = self.agree(stream, &limits, &stop).await else { return };
         let progress = Arc::new(Progress::new());
+        let caller = stream.client_name().map(|name| Caller { name: name.into() });
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let (door, progress) = (Arc::clone(&self), Arc::clone(&progress));
-            async move { Ok::<_, std::convert::Infallible>(door.answer(request, peer, progress).await) }
+            let (door, progress, caller) = (Arc::clone(&self), Arc::clone(&progress), caller.clone());
+            async move { Ok::<_, std::convert::Infallible>(door.answer(request, (peer, caller), progress).await) }
         });
         let server = self.server(&limits);
         let mut connection = pin!(server.serve_connection(io, service));
@@ -175,7 +177,7 @@ impl Door {
     async fn answer(
         self: Arc<Self>,
         request: hyper::Request<Incoming>,
-        peer: SocketAddr,
+        (peer, caller): (SocketAddr, Option<Caller>),
         progress: Arc<Progress>,
     ) -> hyper::Response<Answered> {
         let under_way = progress.begins();
@@ -185,6 +187,9 @@ impl Door {
             false => Body::new(Paced::new(body, door)),
         });
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         let Ok(response) = self.routes.clone().call(request).await;
         response.map(|body| under_way.answered(body))
     }

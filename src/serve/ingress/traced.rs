@@ -3,6 +3,8 @@
 //! The id is the client's `x-request-id` where that is one, made here otherwise; the instance is told it, and the client. Nothing
 //! of what a request says is logged or told to a collector: no body, no query, no header but the id.
 
+use super::caller::Caller;
+use super::guard::is_grpc;
 use super::http::api::Api;
 use crate::serve::core::Core;
 use crate::serve::telemetry::labels::{Call, Label};
@@ -41,9 +43,7 @@ async fn trace(State(core): State<Arc<Core>>, mut request: Request, next: Next) 
     let began = Instant::now();
     let id = identify(request.headers_mut());
     let api = Api::of(request.method(), request.uri().path());
-    let is_grpc =
-        request.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let call = if is_grpc { "grpc" } else { Call::from(api).name() };
+    let call = if is_grpc(request.headers()) { "grpc" } else { Call::from(api).name() };
     let span = core.spans().map(|spans| {
         let attributes = vec![
             KeyValue::new("http.request.method", request.method().as_str().to_owned()),
@@ -55,20 +55,25 @@ async fn trace(State(core): State<Arc<Core>>, mut request: Request, next: Next) 
     if let Some(span) = &span {
         request.extensions_mut().insert(Traced(span.clone()));
     }
+    let caller = request.extensions().get::<Caller>().cloned();
     let around = tracing::debug_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = next.run(request).instrument(around).await;
     let status = response.status().as_u16();
+    // As the guard behind this found, or else by the certificate.
+    let caller = response.extensions().get::<Caller>().cloned().or(caller).unwrap_or_default();
     response.headers_mut().insert(REQUEST_ID, id.clone());
     let span = span.filter(RequestSpan::is_sampled);
     if let Some(span) = &span {
         span.answered(status);
+        // Of a call that failed at once it is among the headers.
+        tell_code(span, response.headers());
     }
     let is_logged = core.logs().requests;
     if span.is_none() && !is_logged {
         return response;
     }
     let instance = response.headers().get(INSTANCE).cloned();
-    let line = is_logged.then_some(Line { id, call, status, instance, began });
+    let line = is_logged.then_some(Line { id, call, caller, status, instance, began });
     response.map(|body| Body::new(Ending { body, span, line, is_over: false }))
 }
 
@@ -89,10 +94,17 @@ fn identify(headers: &mut HeaderMap) -> HeaderValue {
     id
 }
 
+fn tell_code(span: &RequestSpan, headers: &HeaderMap) {
+    if let Some(code) = headers.get("grpc-status").and_then(|code| code.to_str().ok()) {
+        span.tell("rpc.grpc.status_code", code.to_owned());
+    }
+}
+
 /// What is logged of a request once it is over.
 struct Line {
     id: HeaderValue,
     call: &'static str,
+    caller: Caller,
     status: u16,
     instance: Option<HeaderValue>,
     began: Instant,
@@ -117,9 +129,8 @@ impl HttpBody for Ending {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let code = frame.trailers_ref().and_then(|trailers| trailers.get("grpc-status")?.to_str().ok());
-                if let (Some(span), Some(code)) = (&self.span, code) {
-                    span.tell("rpc.grpc.status_code", code.to_owned());
+                if let (Some(span), Some(trailers)) = (&self.span, frame.trailers_ref()) {
+                    tell_code(span, trailers);
                 }
                 self.is_over = self.body.is_end_stream();
             }
@@ -146,11 +157,12 @@ impl Drop for Ending {
         {
             span.tell("warmpath.broken_off", true);
         }
-        if let Some(Line { id, call, status, instance, began }) = self.line.take() {
+        if let Some(Line { id, call, caller, status, instance, began }) = self.line.take() {
             let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
             tracing::info!(
                 request_id = text(&id),
                 call,
+                caller = &*caller.name,
                 status,
                 instance = instance.as_ref().map(text).unwrap_or_default(),
                 seconds = began.elapsed().as_secs_f64(),

@@ -12,6 +12,7 @@
 mod method;
 mod view;
 
+use super::grpc::deadline::timeout;
 use super::guard::{Entered, spend};
 use super::listener::is_late;
 use super::status;
@@ -38,7 +39,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use method::{Method, SERVICES};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tonic::{Code, Status};
 use view::{Kind, Prompted, View};
 
@@ -126,9 +127,13 @@ impl Server {
         // What cannot be read is the instance's to refuse.
         let seen = grpc::message(&forward.body).and_then(|message| View::of(kind, message).ok());
         let view = seen.unwrap_or(View { prompt: Prompted::ByLoad(ByLoad::Content), ..View::default() });
+        let only;
         let model = match view.model.or(named_model(forward.head)) {
             Some(model) => model,
-            None => self.core.only_model_of(forward.protocol).ok_or_else(|| self.which_model(forward.protocol))?,
+            None => {
+                only = self.core.only_model_of(forward.protocol).ok_or_else(|| self.which_model(forward.protocol))?;
+                &*only
+            }
         };
         let estimate = of_bytes(forward.body.len());
         let text;
@@ -248,22 +253,6 @@ fn ok(frame: Bytes) -> Response {
     let mut response = Response::new(Body::new(http_body_util::Full::new(frame).with_trailers(trailers)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
-}
-
-/// How long a client waits: up to eight digits and a unit.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let written = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = written.split_at_checked(written.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
 }
 
 /// A call with a prompt.

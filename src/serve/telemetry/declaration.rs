@@ -7,6 +7,7 @@ pub(super) enum Metric {
     PromptTokens,
     OverlapTokens,
     DecisionSeconds,
+    TokenizeSeconds,
     RequestsInFlight,
     LearnErrors,
     IndexBlocks,
@@ -15,6 +16,7 @@ pub(super) enum Metric {
     InstanceCachedBlocks,
     KvEventsConnected,
     KvEventBatches,
+    KvEventLag,
     KvEvents,
     KvEventsSkipped,
     KvEventOrphans,
@@ -34,6 +36,9 @@ pub(super) enum Metric {
     UpstreamRetries,
     UpstreamFailures,
     InstanceReady,
+    InstanceBreaker,
+    InstanceInfo,
+    InstanceResponses,
     ReportedCachedTokens,
     RecorderRequests,
     RecorderFiles,
@@ -78,6 +83,7 @@ pub(super) enum Metric {
     DiscoveryUpdates,
     DiscoveryInstances,
     DiscoveryFailing,
+    FleetProblems,
     TraceSpans,
 }
 
@@ -122,6 +128,9 @@ impl Unit {
 /// Seconds: a decision takes microseconds, and what takes a tenth of a second is broken.
 const DECISION_BUCKETS: &[f64] = &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1];
 
+/// Seconds: words met before take microseconds, a long new text tens of milliseconds; what takes longer is waited for no more.
+const TOKENIZE_BUCKETS: &[f64] = &[1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0];
+
 /// Seconds: a cached prompt's first token takes some tens of milliseconds, a long queue's some tens of seconds.
 const TTFT_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -135,6 +144,7 @@ impl Metric {
         Metric::PromptTokens,
         Metric::OverlapTokens,
         Metric::DecisionSeconds,
+        Metric::TokenizeSeconds,
         Metric::RequestsInFlight,
         Metric::LearnErrors,
         Metric::IndexBlocks,
@@ -143,6 +153,7 @@ impl Metric {
         Metric::InstanceCachedBlocks,
         Metric::KvEventsConnected,
         Metric::KvEventBatches,
+        Metric::KvEventLag,
         Metric::KvEvents,
         Metric::KvEventsSkipped,
         Metric::KvEventOrphans,
@@ -162,6 +173,9 @@ impl Metric {
         Metric::UpstreamRetries,
         Metric::UpstreamFailures,
         Metric::InstanceReady,
+        Metric::InstanceBreaker,
+        Metric::InstanceInfo,
+        Metric::InstanceResponses,
         Metric::ReportedCachedTokens,
         Metric::RecorderRequests,
         Metric::RecorderFiles,
@@ -206,6 +220,7 @@ impl Metric {
         Metric::DiscoveryUpdates,
         Metric::DiscoveryInstances,
         Metric::DiscoveryFailing,
+        Metric::FleetProblems,
         Metric::TraceSpans,
     ];
 
@@ -234,6 +249,12 @@ impl Metric {
                 Kind::Histogram(DECISION_BUCKETS),
                 Unit::Seconds,
                 "Time to decide, from the parsed request to the booked decision.",
+            ),
+            Metric::TokenizeSeconds => (
+                "warmpath_tokenize_seconds",
+                Kind::Histogram(TOKENIZE_BUCKETS),
+                Unit::Seconds,
+                "Time that a request waited for the tokens of its text or chat, where the model has a tokenizer.",
             ),
             Metric::RequestsInFlight => {
                 ("warmpath_requests_in_flight", Kind::Gauge, Unit::Count, "Requests placed and not ended.")
@@ -601,6 +622,36 @@ impl Metric {
                 Kind::Gauge,
                 Unit::Count,
                 "Sources of a kind that cannot be asked, or suddenly find none: what they found last stays.",
+            ),
+            Metric::KvEventLag => (
+                "warmpath_kv_event_lag_seconds",
+                Kind::Gauge,
+                Unit::Seconds,
+                "Time from when an instance published its last batch of cache events, by its own clock, to when it was taken in here.",
+            ),
+            Metric::InstanceBreaker => (
+                "warmpath_instance_breaker_open",
+                Kind::Gauge,
+                Unit::Count,
+                "1 while failures in a row, of checks or of requests, keep requests from an instance, else 0.",
+            ),
+            Metric::InstanceInfo => (
+                "warmpath_instance_info",
+                Kind::Gauge,
+                Unit::Count,
+                "1, with the model that an instance serves: joined with the others, it tells them by model.",
+            ),
+            Metric::InstanceResponses => (
+                "warmpath_instance_responses_total",
+                Kind::Counter,
+                Unit::Count,
+                "Answers of an instance to requests that were forwarded over HTTP, by the class of their status.",
+            ),
+            Metric::FleetProblems => (
+                "warmpath_fleet_problems",
+                Kind::Gauge,
+                Unit::Count,
+                "Configured or discovered instances that could not be taken into the fleet; /status says which and why.",
             ),
             Metric::TraceSpans => (
                 "warmpath_trace_spans_total",

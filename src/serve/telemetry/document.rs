@@ -10,7 +10,7 @@ const HEAD: &str = "# Metrics
 Printed by `warmpath metrics`; a test keeps this file current. They are served in Prometheus's text format at `/metrics` on the
 admin address.
 
-Label values are those listed here and the names of the configured instances, never anything that a client sent. A Prometheus
+Label values are those listed here and the names of instances and of what they serve, never anything that a client sent. A Prometheus
 that scrapes with its defaults calls the label `instance` `exported_instance`, because it keeps the former for the router itself;
 the dashboard and the alert rules beside this file expect that.
 
@@ -55,7 +55,7 @@ fn labels(page: &str, name: &str) -> BTreeMap<String, Vec<String>> {
 fn spell((label, values): (String, Vec<String>)) -> String {
     match label.as_str() {
         // Whatever the operator calls them, or what is in force.
-        "instance" | "version" | "policy" | "block_size" => format!("`{label}`"),
+        "instance" | "model" | "version" | "policy" | "block_size" => format!("`{label}`"),
         _ => format!("`{label}` ({})", values.join(", ")),
     }
 }

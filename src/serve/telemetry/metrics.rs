@@ -13,9 +13,9 @@ use super::registry::{Counter, Counts, Gauge, Histogram, PerLabel, Registry};
 use crate::routing::admission::{Priority, Queued};
 use crate::routing::index::IndexStats;
 use crate::routing::{self, Availability, Decision, Fact, InstanceId, InstanceState, RequestId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// One app's metrics.
 pub(crate) struct Metrics {
@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     prompt_tokens: Counter,
     overlap_tokens: PerLabel<Of, Counter>,
     decision_seconds: Histogram,
+    /// See [`Metric::TokenizeSeconds`].
+    pub tokenize_seconds: Histogram,
     learn_errors: PerLabel<LearnProblem, Counter>,
     in_flight: Gauge,
     index_blocks: Gauge,
@@ -66,14 +68,25 @@ pub(crate) struct Metrics {
     discovery_updates: Vec<PerLabel<DiscoveryOutcome, Counter>>,
     discovery_instances: PerLabel<SourceKind, Gauge>,
     discovery_failing: PerLabel<SourceKind, Gauge>,
+    /// See [`Metric::FleetProblems`].
+    pub fleet_problems: Gauge,
     /// By position; many places, few of them taken.
-    instances: Box<[OnceLock<Arc<InstanceMetrics>>]>,
-    /// By name: one that comes back elsewhere under its old name goes on with what was counted of it.
-    named: Mutex<HashMap<String, Arc<InstanceMetrics>>>,
+    instances: Box<[RwLock<Option<Arc<InstanceMetrics>>>]>,
+    named: Mutex<Named>,
+}
+
+/// Instances by name.
+#[derive(Default)]
+struct Named {
+    /// One that comes back elsewhere under its old name goes on with what was counted of it.
+    known: HashMap<String, Arc<InstanceMetrics>>,
+    /// What was counted of those that are known no more.
+    gone: Compared,
 }
 
 /// What is measured of each instance.
 pub(crate) struct InstanceMetrics {
+    name: String,
     /// See [`Metric::InstanceKnowledge`].
     pub knowledge: PerLabel<State, Gauge>,
     /// See [`Metric::InstanceCachedBlocks`].
@@ -82,6 +95,8 @@ pub(crate) struct InstanceMetrics {
     pub connected: Gauge,
     /// See [`Metric::KvEventBatches`].
     pub batches: Counter,
+    /// See [`Metric::KvEventLag`].
+    pub lag: Gauge,
     /// See [`Metric::KvEvents`].
     pub events: PerLabel<EventKind, Counter>,
     /// See [`Metric::KvEventsSkipped`].
@@ -106,6 +121,10 @@ pub(crate) struct InstanceMetrics {
     pub failures: PerLabel<Failure, Counter>,
     /// See [`Metric::InstanceReady`].
     pub ready: Gauge,
+    /// See [`Metric::InstanceBreaker`].
+    pub breaker: Gauge,
+    /// See [`Metric::InstanceResponses`].
+    pub responses: PerLabel<StatusClass, Counter>,
     /// See [`Metric::ReportedCachedTokens`].
     pub reported_cached_tokens: Counter,
     requests: PerLabel<Stage, Gauge>,
@@ -134,6 +153,17 @@ pub(crate) struct InstanceMetrics {
 }
 
 impl InstanceMetrics {
+    fn compared(&self) -> Compared {
+        Compared {
+            predicted: Cached {
+                prompt_tokens: self.compared_prompt_tokens.get(),
+                best_tokens: self.compared_best_tokens.get(),
+                chosen_tokens: self.predicted_tokens.get(),
+            },
+            delivered_tokens: self.delivered_tokens.get(),
+        }
+    }
+
     /// Compares what was predicted to be cached with what was.
     pub fn delivered(&self, predicted: &Decision, cached_tokens: u32) {
         let verdict = match cached_tokens.cmp(&predicted.overlap_tokens) {
@@ -154,17 +184,29 @@ impl InstanceMetrics {
     pub fn left(&self) {
         State::ALL.iter().for_each(|&state| self.knowledge.of(state).set(0.0));
         Stage::ALL.iter().for_each(|&stage| self.requests.of(stage).set(0.0));
-        for gauge in [&self.ready, &self.connected, &self.cached_blocks, &self.prefill_wait, &self.orphan_blocks] {
+        for gauge in [
+            &self.ready,
+            &self.breaker,
+            &self.lag,
+            &self.connected,
+            &self.cached_blocks,
+            &self.prefill_wait,
+            &self.orphan_blocks,
+        ] {
             gauge.set(0.0);
         }
     }
 
     fn new(registry: &Registry, name: &str) -> Self {
         InstanceMetrics {
+            name: name.to_owned(),
             knowledge: registry.gauges(Metric::InstanceKnowledge, name),
             cached_blocks: registry.gauge(Metric::InstanceCachedBlocks, Some(name), None),
             connected: registry.gauge(Metric::KvEventsConnected, Some(name), None),
             batches: registry.counter(Metric::KvEventBatches, Some(name), None),
+            lag: registry.gauge(Metric::KvEventLag, Some(name), None),
+            breaker: registry.gauge(Metric::InstanceBreaker, Some(name), None),
+            responses: registry.counters(Metric::InstanceResponses, Some(name)),
             events: registry.counters(Metric::KvEvents, Some(name)),
             skipped: registry.counters(Metric::KvEventsSkipped, Some(name)),
             orphans: registry.counters(Metric::KvEventOrphans, Some(name)),
@@ -221,6 +263,25 @@ pub(crate) struct Compared {
     pub delivered_tokens: u64,
 }
 
+impl Cached {
+    /// That of both.
+    pub fn plus(&self, other: &Cached) -> Cached {
+        Cached {
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            best_tokens: self.best_tokens + other.best_tokens,
+            chosen_tokens: self.chosen_tokens + other.chosen_tokens,
+        }
+    }
+}
+
+impl Compared {
+    /// That of both.
+    pub fn plus(&self, other: &Compared) -> Compared {
+        let predicted = self.predicted.plus(&other.predicted);
+        Compared { predicted, delivered_tokens: self.delivered_tokens + other.delivered_tokens }
+    }
+}
+
 /// What was counted until some moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
@@ -268,15 +329,14 @@ impl Metrics {
     /// The metrics of an app whose instances have these names, by position.
     pub fn new<'a>(instances: impl IntoIterator<Item = &'a str>, routing: &routing::Config) -> Self {
         let registry = Registry::new();
-        let block_size = routing.block_size.tokens().to_string();
         registry.info(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]);
-        registry.info(Metric::RoutingInfo, &[("policy", routing.policy.name()), ("block_size", &block_size)]);
         let metrics = Metrics {
             process: Process::new(&registry),
             decisions: registry.counters(Metric::RouteDecisions, None),
             prompt_tokens: registry.counter(Metric::PromptTokens, None, None),
             overlap_tokens: registry.counters(Metric::OverlapTokens, None),
             decision_seconds: registry.histogram(Metric::DecisionSeconds, None),
+            tokenize_seconds: registry.histogram(Metric::TokenizeSeconds, None),
             learn_errors: registry.counters(Metric::LearnErrors, None),
             in_flight: registry.gauge(Metric::RequestsInFlight, None, None),
             index_blocks: registry.gauge(Metric::IndexBlocks, None, None),
@@ -314,31 +374,43 @@ impl Metrics {
                 .collect(),
             discovery_instances: registry.gauges_of_all(Metric::DiscoveryInstances),
             discovery_failing: registry.gauges_of_all(Metric::DiscoveryFailing),
-            instances: (0..InstanceId::LIMIT).map(|_| OnceLock::new()).collect(),
+            fleet_problems: registry.gauge(Metric::FleetProblems, None, None),
+            instances: (0..InstanceId::LIMIT).map(|_| RwLock::default()).collect(),
             named: Mutex::default(),
             registry,
         };
+        metrics.ruled(routing);
         for &certificate in Certificate::ALL {
             metrics.certificate_expires(certificate, None);
         }
         metrics.reload_ok.set(1.0);
         for (position, name) in instances.into_iter().enumerate() {
-            metrics.join(position, name);
+            metrics.join(position, name, "model");
         }
         metrics
     }
 
-    /// From here on an instance is measured; the position is its own for good.
-    pub fn join(&self, position: usize, name: &str) {
-        self.instances[position].get_or_init(|| {
-            let mut named = self.named.lock();
-            let metrics = named.entry(name.to_owned());
-            Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))))
-        });
+    /// From here on an instance is measured at this position. Whoever had it before is shown no more, unless he is elsewhere.
+    pub fn join(&self, position: usize, name: &str, model: &str) {
+        let Named { known, gone } = &mut *self.named.lock();
+        let metrics = known.entry(name.to_owned());
+        let metrics = Arc::clone(metrics.or_insert_with(|| Arc::new(InstanceMetrics::new(&self.registry, name))));
+        self.registry.instance_info(Metric::InstanceInfo, name, model);
+        let before = self.instances[position].write().replace(Arc::clone(&metrics));
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &metrics)) else { return };
+        let is_it = |other: &Arc<InstanceMetrics>| Arc::ptr_eq(other, &before);
+        if self.instances.iter().all(|place| !place.read().as_ref().is_some_and(is_it)) {
+            *gone = gone.plus(&before.compared());
+            known.remove(&before.name);
+            self.registry.forget(&before.name);
+        }
     }
 
-    fn sum(&self, counter: fn(&InstanceMetrics) -> &Counter) -> u64 {
-        self.named.lock().values().map(|instance| counter(instance).get()).sum()
+    /// Decisions are made so from here on.
+    pub fn ruled(&self, routing: &routing::Config) {
+        let block_size = routing.block_size.tokens().to_string();
+        let labels = [("policy", routing.policy.name()), ("block_size", &block_size)];
+        self.registry.info_in_place(Metric::RoutingInfo, &labels);
     }
 
     /// The metrics of a fleet of one, to be documented.
@@ -380,8 +452,8 @@ impl Metrics {
     }
 
     /// The metrics of the instance at a position.
-    pub fn instance(&self, position: usize) -> &InstanceMetrics {
-        self.instances[position].get().expect("an instance is measured from when it joins")
+    pub fn instance(&self, position: usize) -> Arc<InstanceMetrics> {
+        self.instances[position].read().clone().expect("an instance is measured from when it joins")
     }
 
     /// A routed request came so far, so long after its decision.
@@ -446,13 +518,9 @@ impl Metrics {
                 best_tokens: self.overlap_tokens.of(Of::Best).get(),
                 chosen_tokens: self.overlap_tokens.of(Of::Chosen).get(),
             },
-            compared: Compared {
-                predicted: Cached {
-                    prompt_tokens: self.sum(|instance| &instance.compared_prompt_tokens),
-                    best_tokens: self.sum(|instance| &instance.compared_best_tokens),
-                    chosen_tokens: self.sum(|instance| &instance.predicted_tokens),
-                },
-                delivered_tokens: self.sum(|instance| &instance.delivered_tokens),
+            compared: {
+                let Named { known, gone } = &*self.named.lock();
+                known.values().fold(*gone, |sum, instance| sum.plus(&instance.compared()))
             },
             in_flight: in_flight as u64,
             ttft: self.ttft.read(),
@@ -481,6 +549,25 @@ impl InstanceMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_place_is_given_away_is_shown_no_more_and_still_counted() {
+        let metrics = Metrics::new(["a", "b"], &routing::Config::default());
+        metrics.instance(0).delivered_tokens.increment(5);
+        metrics.instance(1).delivered_tokens.increment(7);
+        // One that moved keeps its series, as long as it is somewhere.
+        metrics.join(2, "a", "model");
+        metrics.join(0, "c", "other");
+        let delivered = || metrics.read(0).compared.delivered_tokens;
+        assert!(metrics.render().contains("{instance=\"a\"") && delivered() == 12);
+        metrics.join(2, "d", "model");
+        let page = metrics.render();
+        assert!(!page.contains("instance=\"a\"") && page.contains("{instance=\"c\",model=\"other\"} 1"), "{page}");
+        assert_eq!(delivered(), 12);
+        // It comes back, and begins anew.
+        metrics.join(3, "a", "model");
+        assert!(metrics.render().contains("warmpath_delivered_tokens_total{instance=\"a\"} 0\n"));
+    }
 
     #[test]
     fn every_declared_metric_is_rendered_with_help_and_names_are_unique() {

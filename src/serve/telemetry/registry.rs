@@ -2,7 +2,7 @@
 //!
 //! A series is one atomic number beside the text that stands before it on its line, so that counting is one addition and a
 //! page of thirty thousand lines is little more than a copy. Which series there are is known when they are registered: only
-//! the values change.
+//! the values change, until an instance is forgotten with all its series.
 //!
 //! Absent on purpose: series made up while serving, expiry, other formats.
 
@@ -186,6 +186,19 @@ impl Registry {
         self.real(metric, labels).set(1.0);
     }
 
+    /// The same of a fact that changes: in the place of what was said before.
+    pub fn info_in_place(&self, metric: Metric, labels: &[Pair<'_>]) {
+        self.families.write()[metric.position()].clear();
+        self.info(metric, labels);
+    }
+
+    /// What an instance serves, in the place of what was said of it before.
+    pub fn instance_info(&self, metric: Metric, instance: &str, model: &str) {
+        let said = beginning(metric, instance);
+        self.families.write()[metric.position()].retain(|series| !series.head.starts_with(&said));
+        self.info(metric, &[("instance", instance), ("model", model)]);
+    }
+
     pub fn histogram(&self, metric: Metric, value: Option<Pair<'_>>) -> Histogram {
         let Kind::Histogram(bounds) = metric.declaration().1 else {
             unreachable!("{metric:?} is not declared as a histogram");
@@ -221,6 +234,14 @@ impl Registry {
 
     pub fn histograms<L: Label>(&self, metric: Metric) -> PerLabel<L, Histogram> {
         PerLabel::new(|value: L| self.histogram(metric, Some(pair(value))))
+    }
+
+    /// An instance is shown no more.
+    pub fn forget(&self, instance: &str) {
+        for (&metric, family) in Metric::ALL.iter().zip(self.families.write().iter_mut()) {
+            let head = beginning(metric, instance);
+            family.retain(|series| !series.head.starts_with(&head));
+        }
     }
 
     /// All of it, in the order of the declaration, in Prometheus's text format 0.0.4.
@@ -299,6 +320,11 @@ fn pairs<'a>(instance: Option<&'a str>, value: Option<Pair<'a>>) -> Vec<Pair<'a>
     instance.map(|name| ("instance", name)).into_iter().chain(value).collect()
 }
 
+/// What the series of an instance begin with, and no other's.
+fn beginning(metric: Metric, instance: &str) -> String {
+    format!("{}{{instance=\"{}\"", metric.declaration().0, escape(instance))
+}
+
 /// A label's value, as the text format wants it.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
@@ -307,6 +333,7 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::telemetry::labels::State;
 
     #[test]
     fn a_page_is_what_prometheus_reads() {
@@ -331,6 +358,22 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
         }
         assert_eq!(page.matches("# HELP").count(), 2, "{page}");
+    }
+
+    #[test]
+    fn an_instance_is_forgotten_and_no_other_that_is_called_much_alike() {
+        let registry = Registry::new();
+        for name in ["a", "a-1", "b\"a"] {
+            registry.gauge(Metric::InstanceReady, Some(name), None);
+            registry.gauges::<State>(Metric::InstanceKnowledge, name);
+        }
+        registry.counter(Metric::PromptTokens, None, None);
+        let before = registry.render();
+        registry.forget("a");
+        let after = registry.render();
+        assert!(before.contains("{instance=\"a\"}") && before.contains("{instance=\"a\","));
+        let kept: Vec<&str> = before.lines().filter(|line| !line.contains("{instance=\"a\"")).collect();
+        assert_eq!(after.lines().collect::<Vec<_>>(), kept);
     }
 
     #[test]

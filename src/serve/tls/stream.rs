@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 /// One end of it.
-pub(in crate::serve) enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -21,6 +21,16 @@ macro_rules! either {
             Stream::Tls($inner) => $do,
         }
     };
+}
+
+impl Stream {
+    /// What the other end is called, where it is a client that showed a certificate.
+    pub fn client_name(&self) -> Option<String> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => super::names::of(stream.get_ref().1.peer_certificates()?.first()?),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

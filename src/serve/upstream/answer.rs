@@ -1,10 +1,11 @@
 //! An answer on its way back, whatever it speaks: its body, how long it may be silent, and what is booked for it.
 
 use super::Placed;
-use crate::routing::{Decision, InstanceId};
+use crate::routing::Decision;
 use crate::serve::core::Core;
 use crate::serve::ingress::guard::Entered;
 use crate::serve::ingress::traced::Traced;
+use crate::serve::members::Member;
 use crate::serve::telemetry::labels::Failure;
 use crate::serve::ticket::Ticket;
 use axum::body::{Bytes, HttpBody};
@@ -19,7 +20,8 @@ use tokio::time::{Instant, Sleep};
 /// An answer. Dropping it before its end abandons the request, at the instance and in the router.
 pub(super) struct Answer {
     core: Arc<Core>,
-    instance: InstanceId,
+    /// Held on to, so that its place stays its own for as long as it answers.
+    member: Arc<Member>,
     /// `None` once it ended.
     body: Option<Incoming>,
     ticket: Option<Ticket>,
@@ -72,13 +74,14 @@ impl Answer {
     pub fn new(
         core: Arc<Core>,
         placed: Placed,
+        member: Arc<Member>,
         body: Incoming,
         silence_max: Option<Duration>,
         entered: Entered,
     ) -> Self {
-        let Placed { instance, decision, ticket } = placed;
+        let Placed { instance: _, decision, ticket } = placed;
         let idle = silence_max.map(Idle::new);
-        Answer { core, instance, body: Some(body), ticket, predicted: decision, idle, entered, span: None }
+        Answer { core, member, body: Some(body), ticket, predicted: decision, idle, entered, span: None }
     }
 
     /// Tells a span what the answer told.
@@ -88,8 +91,8 @@ impl Answer {
     }
 
     /// Who gives it.
-    pub fn instance(&self) -> InstanceId {
-        self.instance
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
     }
 
     /// What is left of it.
@@ -152,7 +155,7 @@ impl Answer {
             }
         }
         if let Some(cached_tokens) = usage.cached_tokens {
-            let metrics = self.core.metrics().instance(self.instance.index());
+            let metrics = self.core.metrics().instance(self.member.id.index());
             metrics.reported_cached_tokens.increment(cached_tokens.into());
             if let (Some(predicted), Some(ticket)) = (&self.predicted, &ticket) {
                 metrics.delivered(predicted, cached_tokens);
@@ -173,8 +176,8 @@ impl Answer {
 
     /// The instance failed while it answered.
     pub fn failed(&self, failure: Failure) {
-        self.core.metrics().instance(self.instance.index()).failures.of(failure).increment(1);
-        self.core.failed_at(self.instance);
+        self.core.metrics().instance(self.member.id.index()).failures.of(failure).increment(1);
+        self.core.failed_at(self.member.id);
     }
 
     /// It broke off by the instance's fault.

@@ -1,15 +1,14 @@
 //! The keys that are shown to instances, as headers that no log shows.
 
+pub(crate) mod key;
+
 use crate::config::{ApiKey, InstanceAccess};
 use axum::http::HeaderValue;
+use key::{bearer, read};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-
-/// More is no key.
-const BYTES_MAX: u64 = 8192;
+use std::io;
+use std::path::PathBuf;
 
 /// All that are configured.
 pub(in crate::serve) struct ApiKeys {
@@ -93,19 +92,4 @@ fn path(key: &ApiKey) -> Option<&PathBuf> {
         ApiKey::Here(_) => None,
         ApiKey::File(path) => Some(path),
     }
-}
-
-fn read(path: &Path) -> Result<HeaderValue, ApiKeyError> {
-    let failed = |source| ApiKeyError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)).map_err(failed)?;
-    let key = text.lines().next().unwrap_or_default().trim();
-    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-    is_key.then(|| bearer(key)).flatten().ok_or_else(|| ApiKeyError::NoKey { path: path.to_owned() })
-}
-
-fn bearer(key: &str) -> Option<HeaderValue> {
-    let mut header = HeaderValue::try_from(format!("Bearer {key}")).ok()?;
-    header.set_sensitive(true);
-    Some(header)
 }

@@ -44,7 +44,7 @@ impl Relay {
         }
         self.observer.saw(chunk);
         if let (Some(makers), Some(id)) = (&self.makers, self.observer.response_id()) {
-            makers.made(id, self.answer.instance());
+            makers.made(id, self.answer.member());
             self.makers = None;
         }
         // Comments that keep a stream alive are no tokens.

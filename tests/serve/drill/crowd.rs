@@ -40,13 +40,14 @@ fn said(answer: &[u8]) -> String {
     answer["choices"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {answer}")).to_owned()
 }
 
-/// What a stream says, and whether it says that this is all.
+/// What a stream says, and whether it says that this is all. One that broke off says so before it ends, as vLLM's own do.
 fn streamed(answer: &[u8]) -> (String, bool) {
     let answer = String::from_utf8_lossy(answer);
     let events = answer.lines().filter_map(|line| line.strip_prefix("data: "));
-    let chunks = events.filter_map(|event| serde_json::from_str::<Value>(event).ok());
-    let text = chunks.filter_map(|chunk| chunk["choices"][0]["text"].as_str().map(str::to_owned)).collect();
-    (text, answer.contains("data: [DONE]"))
+    let chunks: Vec<Value> = events.filter_map(|event| serde_json::from_str(event).ok()).collect();
+    let text = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+    let broke_off = chunks.iter().any(|chunk| chunk.get("error").is_some());
+    (text, answer.contains("data: [DONE]") && !broke_off)
 }
 
 impl Crowd {

@@ -164,7 +164,7 @@ async fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
     };
     write(&line("a", "old", ""));
     let mut config = config(vec![instance]);
-    config.security.keys.file = Some(file.clone());
+    config.security.keys.clients.file = Some(file.clone());
     config.security.tls.reload = Duration::from_millis(10);
     let app = start_app(config).await;
     let status = async |key| complete(&app, &[("x-api-key", key)], &small()).await.0;

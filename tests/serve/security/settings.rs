@@ -18,7 +18,7 @@ fn every_problem_is_told() {
     let told = told(
         "[tls]\nhttp = { certificate = \"a\" }\ngrpc = { client_ca = \"a\" }\nadmin = { key = \"a\" }\nreload_seconds = 0\n\
          [upstream]\nkey = \"a\"\nserver_name = \"a b\"\napi_key = \"a\"\napi_key_file = \"a\"\n\
-         [keys]\nlines = \"a sha256:0\"\nrequests_per_second = -1.0\n\
+         [keys]\nlines = \"a sha256:0\"\nadmin_lines = \"b sha256:0\"\nrequests_per_second = -1.0\n\
          [limits]\nheader_bytes_max = 10\nwrite_seconds_max = 0",
     );
     for expected in [
@@ -30,13 +30,14 @@ fn every_problem_is_told() {
         "upstream.server_name: \"a b\" is no name of a server",
         "upstream.api_key: is there beside api_key_file",
         "keys.lines: line 1: the name \"a\" is not followed by sha256:",
+        "keys.admin_lines: line 1: the name \"b\" is not followed by sha256:",
         "keys.requests_per_second: -1 is no rate",
         "limits.header_bytes_max: is less than 8192",
         "limits.write_seconds_max: is 0",
     ] {
         assert!(told.contains(expected), "{expected} is missing from {told}");
     }
-    assert!(told.starts_with("11 problems"), "{told}");
+    assert!(told.starts_with("12 problems"), "{told}");
 }
 
 #[test]
@@ -47,6 +48,7 @@ fn no_secret_is_told() {
         "[upstream]\napi_key = hush",
         "[upstream]\napi_key = [\"hush\"]",
         "[keys]\nlines = \"a hush\"",
+        "[keys]\nadmin_lines = \"a hush\"",
     ] {
         let told = told(settings);
         assert!(!told.contains("hush"), "{settings}: {told}");
@@ -89,9 +91,10 @@ async fn files_that_cannot_be_used_are_named() {
         .await;
     let two = file("two", "hush hush");
     fails(&|security| security.upstream.api_key = Some(ApiKey::File(two.clone())), "two holds no API key").await;
-    fails(&|security| security.keys.file = Some(nowhere.clone()), "keys.file: cannot read").await;
+    fails(&|security| security.keys.clients.file = Some(nowhere.clone()), "keys.file: cannot read").await;
+    fails(&|security| security.keys.operators.file = Some(nowhere.clone()), "keys.admin_file: cannot read").await;
     let line = file("line", "a hush");
-    fails(&|security| security.keys.file = Some(line.clone()), "keys: line 1: the name \"a\" is not").await;
+    fails(&|security| security.keys.clients.file = Some(line.clone()), "keys: line 1: the name \"a\" is not").await;
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! TLS at every listener, and towards instances.
 
 use super::{complete, refusals, refusals_at};
+use crate::binary::{Router, file, section};
 use crate::support::{MODEL, RunningApp, RunningMock, config, engine_instance, eventually, mock_config};
 use crate::support::{soon, start_app, start_grpc_mock, start_mock};
 use axum::body::Bytes;
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -56,7 +57,19 @@ impl Authority {
         paths.into()
     }
 
-    fn listener(&self, file: &str, client_ca: Option<&Authority>) -> ListenerTls {
+    /// Its own certificate.
+    pub(crate) fn ca(&self) -> &Path {
+        &self.ca
+    }
+
+    /// Keeps a file beside its certificates.
+    pub(crate) fn write(&self, file: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(file);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn listener(&self, file: &str, client_ca: Option<&Authority>) -> ListenerTls {
         let (certificate, key) = self.sign(file, "127.0.0.1", 2040);
         ListenerTls { certificate, key, client_ca: client_ca.map(|authority| authority.ca.clone()) }
     }
@@ -170,6 +183,20 @@ async fn who_must_show_a_certificate_and_does_not_stays_out() {
     }
     eventually("the count", || refusals(&app, "handshake") >= 3.0).await;
     app.running.stop().await;
+}
+
+#[tokio::test]
+async fn where_no_key_is_asked_for_the_certificate_says_who_it_is() {
+    let (ours, theirs, mock) = (Authority::new(), Authority::new(), start_mock(mock_config()).await);
+    let ListenerTls { certificate, key, client_ca } = ours.listener("http", Some(&theirs));
+    let tls = format!(
+        "[tls]\nhttp = {{ certificate = {certificate:?}, key = {key:?}, client_ca = {:?} }}\n[logs]\nrequests = true\n",
+        client_ca.unwrap()
+    );
+    let router = Router::start(&file(&format!("{tls}{}", section("a", mock.http))), &[]);
+    let shown = theirs.sign("client", "team-a.example", 2040);
+    assert_eq!(get(router.http, "/v1/models", client(&ours, b"h2", Some(shown))).await, Some(StatusCode::OK));
+    router.logged(&["request_id=", "caller=\"team-a.example\""]).await;
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! The gRPC service that changes the fleet.
 //!
-//! Whoever may register an instance is sent prompts, so only callers on this machine are answered, and only over HTTP/2: no web
-//! page can speak that to a port that it picks.
+//! Whoever may register an instance is sent prompts, so only callers on this machine are answered, and only by gRPC's content
+//! type over HTTP/2: no web page can send that to a port that it picks without asking first, which is not answered.
 
 use crate::config::{Invalid, Named};
 use crate::routing::{InstanceId, LearnError};
 use crate::serve::core::{Core, RegisterError};
 use crate::serve::fleet::{Fleet, Origin};
+use crate::serve::ingress::guard::is_grpc;
 use crate::serve::members::JoinError;
 use crate::serve::proto::fleet_server::{Fleet as FleetService, FleetServer};
 use crate::serve::proto::{
@@ -42,7 +43,8 @@ pub(in crate::serve) fn routes(core: Arc<Core>, fleet: Arc<Fleet>) -> axum::Rout
 }
 
 async fn from_here(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> HttpResponse {
-    if !peer.ip().to_canonical().is_loopback() || request.version() != Version::HTTP_2 {
+    let is_grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
+    if !peer.ip().to_canonical().is_loopback() || !is_grpc {
         let what = "the fleet is changed from the router's own machine only: call 127.0.0.1 there";
         return Status::permission_denied(what).into_http();
     }

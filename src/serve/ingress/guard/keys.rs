@@ -3,6 +3,7 @@
 use super::bucket::Bucket;
 use super::refused::Refused;
 use crate::config::{KeyLine, Quota};
+use crate::routing::admission::Priority;
 use crate::serve::telemetry::labels::Refusal;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -12,7 +13,17 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 /// All keys, by their digests.
 #[derive(Clone)]
 pub(super) struct KeyRing {
-    keys: Vec<([u8; 32], Arc<Account>)>,
+    keys: Vec<Key>,
+}
+
+/// One that opens.
+#[derive(Clone)]
+pub(super) struct Key {
+    digest: [u8; 32],
+    /// Its holder's.
+    pub account: Arc<Account>,
+    /// Of requests that do not say how urgent they are.
+    pub priority: Option<Priority>,
 }
 
 /// What the holder of one key has used and may still use.
@@ -35,11 +46,11 @@ impl KeyRing {
     /// These keys; those of `before` that stay keep what they have left.
     pub fn new(lines: &[KeyLine], default: Quota, before: Option<&KeyRing>) -> Self {
         let known = |line: &KeyLine| {
-            let before = before?.keys.iter().find(|(digest, account)| {
+            let before = before?.keys.iter().find(|key| {
                 // Neither is a secret here: both are lines of the operator's file.
-                *digest == line.digest && *account.name == *line.name
+                key.digest == line.digest && *key.account.name == *line.name
             });
-            before.map(|(_, account)| Arc::clone(account))
+            before.map(|key| Arc::clone(&key.account))
         };
         let account = |line: &KeyLine| {
             let quota = line.quota.or(default);
@@ -51,20 +62,21 @@ impl KeyRing {
                 None => Arc::new(Account::new(&line.name, quota)),
             }
         };
-        KeyRing { keys: lines.iter().map(|line| (line.digest, account(line))).collect() }
+        let key = |line: &KeyLine| Key { digest: line.digest, account: account(line), priority: line.priority };
+        KeyRing { keys: lines.iter().map(key).collect() }
     }
 
-    /// Whose key it is. It is compared with all of them in full, so that time tells neither which one it is nor how much of it
+    /// Which key it is. It is compared with all of them in full, so that time tells neither which one it is nor how much of it
     /// is right.
-    pub fn find(&self, key: &[u8]) -> Option<&Arc<Account>> {
+    pub fn find(&self, key: &[u8]) -> Option<&Key> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let (mut found, mut at) = (Choice::from(0), 0u32);
-        for (position, (known, _)) in (0..).zip(&self.keys) {
-            let is_it = known.ct_eq(&digest);
+        for (position, known) in (0..).zip(&self.keys) {
+            let is_it = known.digest.ct_eq(&digest);
             at.conditional_assign(&position, is_it);
             found |= is_it;
         }
-        bool::from(found).then(|| &self.keys[at as usize].1)
+        bool::from(found).then(|| &self.keys[at as usize])
     }
 }
 
@@ -149,7 +161,7 @@ mod tests {
     use super::*;
 
     fn line(name: &str, key: &str, quota: Quota) -> KeyLine {
-        KeyLine { name: name.to_owned(), digest: Sha256::digest(key).into(), quota }
+        KeyLine { name: name.to_owned(), digest: Sha256::digest(key).into(), quota, priority: None }
     }
 
     #[tokio::test]
@@ -158,7 +170,7 @@ mod tests {
             (0..9).map(|at| line(&at.to_string(), &format!("key-{at}"), Quota::default())).collect();
         let ring = KeyRing::new(&lines, Quota::default(), None);
         for at in 0..9 {
-            assert_eq!(&**ring.find(format!("key-{at}").as_bytes()).unwrap().name(), at.to_string());
+            assert_eq!(&**ring.find(format!("key-{at}").as_bytes()).unwrap().account.name(), at.to_string());
         }
         for other in ["", "key-", "key-9", "KEY-1", "key-1 "] {
             assert!(ring.find(other.as_bytes()).is_none(), "{other:?}");
@@ -171,12 +183,12 @@ mod tests {
         let one = Quota { requests_per_second: Some(1.0), ..Quota::default() };
         let lines = [line("a", "a", Quota::default()), line("b", "b", Quota::default())];
         let ring = KeyRing::new(&lines, one, None);
-        assert!(ring.find(b"a").unwrap().enter().is_ok());
+        assert!(ring.find(b"a").unwrap().account.enter().is_ok());
         let replaced = [line("a", "a", Quota::default()), line("b", "other", Quota::default())];
         let ring = KeyRing::new(&replaced, one, Some(&ring));
-        assert!(ring.find(b"a").unwrap().enter().is_err(), "what it spent before counts");
-        assert!(ring.find(b"b").is_none() && ring.find(b"other").unwrap().enter().is_ok());
+        assert!(ring.find(b"a").unwrap().account.enter().is_err(), "what it spent before counts");
+        assert!(ring.find(b"b").is_none() && ring.find(b"other").unwrap().account.enter().is_ok());
         let ring = KeyRing::new(&replaced, Quota::default(), Some(&ring));
-        assert!(ring.find(b"a").unwrap().enter().is_ok(), "there is no limit any more");
+        assert!(ring.find(b"a").unwrap().account.enter().is_ok(), "there is no limit any more");
     }
 }

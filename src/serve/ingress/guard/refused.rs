@@ -27,15 +27,20 @@ impl Refused {
         Refused { why, after: Some(after) }
     }
 
-    /// The answer.
-    pub fn answer(&self, listener: Listener) -> Response {
+    /// The answer, to a gRPC call or to another one.
+    pub fn answer(&self, listener: Listener, is_grpc: bool) -> Response {
         let (status, kind, code, message) = self.why.told();
-        let mut response = match listener {
-            Listener::Grpc => Status::new(code, message).into_http(),
-            Listener::Http | Listener::Admin => error_answer(status, kind, None, message.to_owned()),
+        let mut response = match is_grpc {
+            true => Status::new(code, message).into_http(),
+            false => error_answer(status, kind, None, message.to_owned()),
         };
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let scheme = match listener {
+                Listener::Grpc | Listener::Http => "Bearer",
+                // What browsers ask their users by.
+                Listener::Admin => "Basic realm=\"warmpath: the key is the password\", charset=\"UTF-8\"",
+            };
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         if status == StatusCode::TOO_MANY_REQUESTS {
             // Whole seconds, rounded up, so that whoever obeys is let in.

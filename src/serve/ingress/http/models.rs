@@ -72,7 +72,7 @@ impl Models {
     /// Who serves a name. The instances are asked only for one that is not configured.
     pub async fn served(&self, name: Option<&str>, head: &Parts) -> Served {
         let Some(name) = name else {
-            return Served { model: self.core.only_model().map(Arc::from), ..Served::default() };
+            return Served { model: self.core.only_model(), ..Served::default() };
         };
         let unknown = || Served { model: Some(Arc::from(name)), ..Served::default() };
         if self.core.serves(name) {

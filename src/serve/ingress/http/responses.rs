@@ -3,35 +3,42 @@
 //! The last [`KEPT`] are remembered, by the hash of their ids; of an older one any instance is asked.
 
 use crate::routing::InstanceId;
+use crate::serve::members::Member;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use twox_hash::XxHash3_64;
 
 /// Responses remembered at least; at most twice as many.
 const KEPT: usize = 1 << 16;
 const PATH: &str = "/v1/responses/";
 
+/// Makers by the hashes of their responses' ids.
+type Generation = HashMap<u64, Weak<Member>>;
+
 /// Responses by the instances that made them.
 #[derive(Default)]
 pub(in crate::serve) struct Makers {
-    generations: Mutex<(HashMap<u64, InstanceId>, HashMap<u64, InstanceId>)>,
+    /// Whose place was given to another is nobody any more.
+    generations: Mutex<(Generation, Generation)>,
 }
 
 impl Makers {
     /// A response with this id began at an instance.
-    pub fn made(&self, id: &[u8], instance: InstanceId) {
+    pub fn made(&self, id: &[u8], instance: &Arc<Member>) {
         let (young, old) = &mut *self.generations.lock();
         if young.len() >= KEPT {
             *old = std::mem::take(young);
         }
-        young.insert(XxHash3_64::oneshot(id), instance);
+        young.insert(XxHash3_64::oneshot(id), Arc::downgrade(instance));
     }
 
     /// Who made it.
     pub fn maker(&self, id: &str) -> Option<InstanceId> {
         let (young, old) = &*self.generations.lock();
         let id = XxHash3_64::oneshot(id.as_bytes());
-        young.get(&id).or_else(|| old.get(&id)).copied()
+        let maker = young.get(&id).or_else(|| old.get(&id))?.upgrade()?;
+        Some(maker.id)
     }
 }
 
@@ -46,16 +53,20 @@ mod tests {
 
     #[test]
     fn the_latest_are_remembered_and_the_memory_is_bounded() {
-        let makers = Makers::default();
+        let (makers, maker) = (Makers::default(), Arc::new(Member::example()));
         for number in 0..3 * KEPT {
-            makers.made(format!("resp_{number}").as_bytes(), InstanceId((number % 7) as u16));
+            makers.made(format!("resp_{number}").as_bytes(), &maker);
         }
         let latest = 3 * KEPT - 1;
-        assert_eq!(makers.maker(&format!("resp_{latest}")), Some(InstanceId((latest % 7) as u16)));
+        assert_eq!(makers.maker(&format!("resp_{latest}")), Some(maker.id));
         assert!(makers.maker(&format!("resp_{}", latest - KEPT + 1)).is_some());
         assert_eq!(makers.maker("resp_0"), None);
-        let (young, old) = &*makers.generations.lock();
-        assert!(young.len() + old.len() <= 2 * KEPT);
+        {
+            let (young, old) = &*makers.generations.lock();
+            assert!(young.len() + old.len() <= 2 * KEPT);
+        }
+        drop(maker);
+        assert_eq!(makers.maker(&format!("resp_{latest}")), None, "another one may be at its place");
     }
 
     #[test]

@@ -219,7 +219,7 @@ let latest = null;
 
 async function read() {
   try {
-    const answer = await fetch("/status", { cache: "no-store" });
+    const answer = await fetch(`${location.origin}/status`, { cache: "no-store" });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const status = await answer.json();
     for (const step of status.history) [step.p50, step.p99] = [step.ttft_p50, step.ttft_p99];

@@ -6,10 +6,12 @@ use super::replay::ReplayError;
 use super::teller::Teller;
 use crate::routing::{Fact, InstanceId, Knowledge};
 use crate::serve::core::Core;
+use crate::serve::members::Member;
 use crate::serve::telemetry::labels::ReplayOutcome;
 use crate::serve::telemetry::metrics::InstanceMetrics;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use twox_hash::XxHash3_64;
 
 /// What one instance publishes, on its way to the router.
@@ -19,6 +21,7 @@ use twox_hash::XxHash3_64;
 pub struct Feed {
     core: Arc<Core>,
     instance: InstanceId,
+    member: Arc<Member>,
     order: Order,
     told: Knowledge,
     teller: Teller,
@@ -56,6 +59,7 @@ impl Feed {
     pub fn new(core: Arc<Core>, instance: InstanceId, joined: Knowledge) -> Self {
         Feed {
             teller: Teller::new(Arc::clone(&core), instance),
+            member: core.member(instance),
             core,
             instance,
             order: Order::default(),
@@ -68,7 +72,7 @@ impl Feed {
 
     /// The instance's name, for log lines.
     pub fn name(&self) -> &str {
-        &self.core.member(self.instance).name
+        &self.member.name
     }
 
     /// The subscription stands.
@@ -125,7 +129,9 @@ impl Feed {
             }
         }
         self.metrics().batches.increment(1);
-        self.take(sequence, payload);
+        if let Some(published) = self.take(sequence, payload) {
+            self.metrics().lag.set(published.elapsed().map_or(0.0, |lag| lag.as_secs_f64()));
+        }
         self.know_what_is_complete();
         Heard::Taken
     }
@@ -175,11 +181,12 @@ impl Feed {
         self.metrics().replays.of(ReplayOutcome::Failed).increment(1);
     }
 
-    fn take(&mut self, sequence: u64, payload: &[u8]) {
+    /// Gives when it was published, by the clock of whoever did.
+    fn take(&mut self, sequence: u64, payload: &[u8]) -> Option<SystemTime> {
         match self.order.arrived(sequence) {
             Arrival::Next if sequence == 0 => self.teller.begins(),
             Arrival::Next => {}
-            Arrival::Duplicate => return,
+            Arrival::Duplicate => return None,
             Arrival::Gap { missed } => self.missed(sequence, missed),
             Arrival::Restart { missed } => self.restarted(sequence, missed),
         }
@@ -188,10 +195,14 @@ impl Feed {
             Ok(batch) => {
                 self.warned_of_unreadable = false;
                 self.teller.batch(&batch);
+                // What is no time tells nothing.
+                let since = Duration::try_from_secs_f64(batch.seconds).ok()?;
+                SystemTime::UNIX_EPOCH.checked_add(since)
             }
             Err(error) => {
                 let cause = error.source.to_string();
                 self.unreadable(format_args!("{error}: {cause}"));
+                None
             }
         }
     }
@@ -234,7 +245,7 @@ impl Feed {
         }
     }
 
-    fn metrics(&self) -> &InstanceMetrics {
+    fn metrics(&self) -> Arc<InstanceMetrics> {
         self.core.metrics().instance(self.instance.index())
     }
 }

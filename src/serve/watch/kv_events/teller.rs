@@ -240,7 +240,7 @@ impl Teller {
         self.metrics().orphan_blocks.set(self.orphans.blocks() as f64);
     }
 
-    fn metrics(&self) -> &InstanceMetrics {
+    fn metrics(&self) -> Arc<InstanceMetrics> {
         self.core.metrics().instance(self.instance.index())
     }
 }

@@ -1,8 +1,6 @@
-//! Connections to instances: plain, or under TLS where their URL says so.
+//! Connections to others: plain, or under TLS where their URL says so.
 
-use crate::config::Protocol;
-use crate::serve::core::Core;
-use crate::serve::tls::{ClientTls, Stream};
+use super::{ClientTls, Stream};
 use axum::http::Uri;
 use axum::http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -13,24 +11,30 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::codegen::{Service, StdError};
 
+/// Says which name the certificate of whoever is at a URL must have, where it is one of its own.
+pub(crate) type NameAt = Arc<dyn Fn(&Uri) -> Option<String> + Send + Sync>;
+
 /// Makes them.
 #[derive(Clone)]
-pub(super) struct Connector {
-    pub core: Arc<Core>,
-    pub tcp: HttpConnector,
-    pub tls: Arc<ClientTls>,
+pub(crate) struct Connector {
+    tcp: HttpConnector,
+    tls: Arc<ClientTls>,
+    name_at: NameAt,
+    /// For the connection, and then for TLS.
+    within: Duration,
     /// Whether it is HTTP/2 that will be spoken.
-    pub http2: bool,
+    http2: bool,
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
-    #[error("no authority is known that signs instances' certificates; set upstream.ca")]
+    #[error("no authority is known that may have signed its certificate: the system has none, and none is named")]
     NoAuthorities,
     #[error("the host of its URL is no name of a server")]
     Name(#[from] InvalidDnsNameError),
@@ -41,18 +45,26 @@ enum ConnectError {
 }
 
 impl Connector {
+    /// For HTTP/1.1, each connection made within a time.
+    pub fn new(tls: Arc<ClientTls>, within: Duration, name_at: NameAt) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(within));
+        // It only ever makes the connection that TLS goes over.
+        tcp.enforce_http(false);
+        Connector { tcp, tls, name_at, within, http2: false }
+    }
+
+    /// The same for HTTP/2.
+    pub fn http2(self) -> Self {
+        Connector { http2: true, ..self }
+    }
+
     /// The name that the certificate must have.
     fn server_name(&self, uri: &Uri) -> Result<ServerName<'static>, InvalidDnsNameError> {
-        let is_there = |address: Option<&str>| {
-            let authority = address.and_then(|address| address.split_once("://")).map(|(_, authority)| authority);
-            authority == uri.authority().map(|authority| authority.as_str())
-        };
-        let of_its_own = self.core.members().find_map(|(_, member)| {
-            let is_it = Protocol::ALL.iter().any(|&protocol| is_there(member.address(protocol)));
-            member.access.server_name.as_deref().filter(|_| is_it)
-        });
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        ServerName::try_from(of_its_own.or(self.tls.server_name()).unwrap_or(host).to_owned())
+        let host = || uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let named = (self.name_at)(uri).or_else(|| self.tls.server_name().map(str::to_owned));
+        ServerName::try_from(named.unwrap_or_else(host))
     }
 }
 
@@ -68,7 +80,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let is_https = uri.scheme() == Some(&Scheme::HTTPS);
         let name = is_https.then(|| self.server_name(&uri));
-        let config = self.tls.in_force(self.http2);
+        let (config, within) = (self.tls.in_force(self.http2), self.within);
         let tcp = self.tcp.call(uri);
         Box::pin(async move {
             let tcp = tcp.await?.into_inner();
@@ -77,7 +89,7 @@ impl Service<Uri> for Connector {
             };
             let config = config.ok_or(ConnectError::NoAuthorities)?;
             let connecting = TlsConnector::from(config).connect(name.map_err(ConnectError::Name)?, tcp);
-            let agreed = timeout(super::CONNECT_MAX, connecting).await.map_err(|_| ConnectError::Late)?;
+            let agreed = timeout(within, connecting).await.map_err(|_| ConnectError::Late)?;
             let stream = agreed.map_err(ConnectError::Handshake)?;
             Ok(TokioIo::new(Stream::Tls(Box::new(stream.into()))))
         })

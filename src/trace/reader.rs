@@ -164,9 +164,14 @@ impl Records {
 
     fn open(mut items: Items, how: &How) -> Result<Records, TraceError> {
         let format = Format::detect(&mut items)?;
-        let Some(first) = items.next()?.map(str::to_owned) else {
+        let Some(mut first) = items.next()?.map(str::to_owned) else {
             unreachable!("the format was detected in the first item, which was put back");
         };
+        while format.is_before_the_first_request(&first)
+            && let Some(next) = items.next()?
+        {
+            first = next.to_owned();
+        }
         let opening = Opening {
             first: &first,
             unit: how.time_unit.or(format.time_unit()).unwrap_or(TimeUnit::Seconds),

@@ -155,13 +155,17 @@ impl Stats {
             said(published.lru_hit_ratios_match),
             published.lru_hit_ratios.map(|ratio| ratio.to_string()).join(" "),
         );
-        if let (Some(matches), Some(reuse)) = (published.curve_matches, &self.reuse) {
+        if let (Some(matches), Some(by), Some(reuse)) =
+            (published.curve_matches, published.curve_largest_difference, &self.reuse)
+        {
             *text += &format!(
-                "hit ratios by cache size, of the second half's tokens, prefix: {} ({})\n",
+                "hit ratios by cache size, of the second half's tokens, prefix: {} ({} at {} sizes: off by {by:.4} at most)\n",
                 self.prefix,
-                said(matches)
+                said(matches),
+                published.curve.len()
             );
-            let rows = reuse.last_half_curve.iter().zip(&published.curve).map(|(found, published)| {
+            let all = reuse.last_half_curve.iter().zip(&published.curve);
+            let rows = some_of(all.collect()).into_iter().map(|(found, published)| {
                 let pairs = [
                     (found.fifo, published.fifo),
                     (found.lru, published.lru),
@@ -173,6 +177,14 @@ impl Stats {
             *text += &format!("{}\n", table(&["blocks", "FIFO here / published", "LRU", "clairvoyant"], rows));
         }
     }
+}
+
+/// Of a long list, twelve that are equally far apart, the first and the last among them.
+fn some_of<T>(all: Vec<T>) -> Vec<T> {
+    const ROWS: usize = 12;
+    let last = all.len().saturating_sub(1);
+    let shown: Vec<usize> = (0..ROWS).map(|row| row * last / (ROWS - 1)).collect();
+    all.into_iter().enumerate().filter(|(index, _)| shown.contains(index)).map(|(_, one)| one).collect()
 }
 
 fn row(name: &str, numbers: &Distribution, digits: usize) -> Vec<String> {

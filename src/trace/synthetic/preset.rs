@@ -31,9 +31,6 @@ pub struct UnknownPreset {
 /// How a trace is made. Lengths are in tokens unless said otherwise.
 pub(super) struct Model {
     pub(super) block_tokens: u32,
-    /// Requests in `seconds`.
-    pub(super) rows: f64,
-    pub(super) seconds: f64,
     pub(super) warmup_seconds: f64,
     pub(super) context_max: u32,
     /// More sessions than `rows` asks for: some requests do not fit their context and never come.
@@ -133,11 +130,6 @@ impl SyntheticPreset {
         block_size(self.model().block_tokens)
     }
 
-    /// Requests in the calibrated duration, and that duration in seconds.
-    pub const fn target(self) -> (f64, f64) {
-        (self.model().rows, self.model().seconds)
-    }
-
     pub(super) const fn model(self) -> &'static Model {
         match self {
             SyntheticPreset::QwenA => &QWEN_A,
@@ -169,8 +161,6 @@ const NOTHING: Length = log_normal(1.0, 0.0, 1.0, 1.0);
 
 const QWEN_A: Model = Model {
     block_tokens: 16,
-    rows: 43_058.0,
-    seconds: 7200.0,
     warmup_seconds: 1800.0,
     context_max: 20_000,
     session_factor: 1.01,
@@ -223,8 +213,6 @@ const QWEN_A: Model = Model {
 
 const QWEN_B: Model = Model {
     block_tokens: 16,
-    rows: 172_800.0,
-    seconds: 7200.0,
     warmup_seconds: 0.0,
     context_max: 30_000,
     session_factor: 1.0,
@@ -265,8 +253,6 @@ const QWEN_B: Model = Model {
 
 const QWEN_CODER: Model = Model {
     block_tokens: 16,
-    rows: 43_011.0,
-    seconds: 7200.0,
     warmup_seconds: 1800.0,
     context_max: 14_500,
     session_factor: 1.32,
@@ -293,8 +279,6 @@ const QWEN_CODER: Model = Model {
 
 const QWEN_THINKING: Model = Model {
     block_tokens: 16,
-    rows: 10_812.0,
-    seconds: 7200.0,
     warmup_seconds: 900.0,
     context_max: 31_000,
     session_factor: 1.0,
@@ -319,8 +303,6 @@ const QWEN_THINKING: Model = Model {
 /// Every prompt begins with the same block, and a third of the requests continue another.
 const MOONCAKE: Model = Model {
     block_tokens: 512,
-    rows: 12_031.0,
-    seconds: 3537.0,
     warmup_seconds: 1200.0,
     context_max: 126_000,
     session_factor: 1.0,

@@ -1,7 +1,7 @@
 //! Statistics as one page that needs nothing else.
 
-use super::plot::{COLOURS, Plot, style};
-use super::{Distribution, Interval, ReuseStats, Stats};
+use super::plot::{COLOURS, Line, Plot, style};
+use super::{CurvePoint, Distribution, Interval, ReuseStats, Stats};
 use std::cmp::Reverse;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}\
@@ -57,6 +57,7 @@ impl Stats {
             let times = vec![line("reuse", cumulative(&reuse.reuse_seconds))];
             plots.push(plot("Reuse time", "seconds", "share of reuses", true, times));
             plots.push(self.reuse_by_category(reuse));
+            plots.extend(self.beside_published(reuse));
             let distances = vec![line("distance", cumulative(&reuse.stack_distance_blocks))];
             plots.push(plot("Stack distance", "blocks", "share of reuses", true, distances));
             let popular = reuse.popularity.iter().map(|top| (top.top_share * 100.0, top.reuse_share)).collect();
@@ -77,17 +78,43 @@ impl Stats {
         intervals.sort_by_key(|interval| Reverse(interval.seconds.count));
         let lines = intervals.into_iter().take(COLOURS.len());
         Plot {
-            title: "Reuse time after a request of a kind and turn".to_owned(),
+            title: "Reuse time by kind and turn; dashed: exponential fit".to_owned(),
             x: "seconds",
             y: "share of reuses",
             log_x: true,
-            lines: lines.map(|interval| (escaped(&interval.name()), cumulative(&interval.seconds))).collect(),
+            lines: lines
+                .map(|interval| {
+                    let points = cumulative(&interval.seconds);
+                    let fitted = |&(x, _): &(f64, f64)| (x, interval.seconds.exponential(x));
+                    let beside = points.iter().map(fitted).collect();
+                    Line { name: escaped(&interval.name()), points, beside }
+                })
+                .collect(),
         }
+    }
+
+    /// The curves that were published of a file of this name; none where there are none.
+    fn beside_published(&self, reuse: &ReuseStats) -> Option<Plot> {
+        let published = self.published.as_ref().filter(|published| !published.curve.is_empty())?;
+        let lines: [(&str, fn(&CurvePoint) -> f64); 3] =
+            [("FIFO", |point| point.fifo), ("LRU", |point| point.lru), ("clairvoyant", |point| point.clairvoyant)];
+        let lines = lines.map(|(name, ratio)| {
+            let points = |curve: &[CurvePoint]| curve.iter().map(|point| (point.blocks as f64, ratio(point))).collect();
+            let (points, beside) = (points(&reuse.last_half_curve), points(&published.curve));
+            Line { name: name.to_owned(), points, beside }
+        });
+        Some(Plot {
+            title: format!("Second half, prefix: {}; dashed: published", escaped(&self.prefix.to_string())),
+            x: "blocks",
+            y: "token hit ratio",
+            log_x: true,
+            lines: lines.into(),
+        })
     }
 }
 
-fn line(name: &str, points: Vec<(f64, f64)>) -> (String, Vec<(f64, f64)>) {
-    (name.to_owned(), points)
+fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
+    Line { name: name.to_owned(), points, beside: Vec::new() }
 }
 
 fn cumulative(numbers: &Distribution) -> Vec<(f64, f64)> {

@@ -9,7 +9,15 @@ pub(super) struct Plot {
     pub(super) y: &'static str,
     /// Powers of ten are equally far apart on the x axis.
     pub(super) log_x: bool,
-    pub(super) lines: Vec<(String, Vec<(f64, f64)>)>,
+    pub(super) lines: Vec<Line>,
+}
+
+/// A line of a plot.
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Beside each point of the line: drawn dashed, in the same colour. What it is, the title says.
+    pub(super) beside: Vec<(f64, f64)>,
 }
 
 const WIDTH: f64 = 460.0;
@@ -25,7 +33,7 @@ impl Plot {
     /// The plot as an `svg` element.
     pub(super) fn to_svg(&self) -> String {
         let place = |x: f64| if self.log_x { x.max(0.001).log10() } else { x };
-        let points = || self.lines.iter().flat_map(|(_, line)| line.iter());
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().chain(&line.beside));
         let (x_min, x_max) = range(points().map(|&(x, _)| place(x)));
         let (_, y_max) = range(points().map(|&(_, y)| y).chain([0.0]));
         let y_step = step(y_max / 4.0);
@@ -48,9 +56,9 @@ impl Plot {
             text(LEFT - 6.0, up(y) + 4.0, "end", "", &number(y));
         }
         text(WIDTH - RIGHT, 18.0, "end", "", self.y);
-        for (index, (name, _)) in self.lines.iter().enumerate().filter(|_| self.lines.len() > 1) {
+        for (index, line) in self.lines.iter().enumerate().filter(|_| self.lines.len() > 1) {
             let colour = format!("series{}", index % COLOURS.len());
-            text(WIDTH - RIGHT - 4.0, HEIGHT - BOTTOM - 8.0 - 14.0 * index as f64, "end", &colour, name);
+            text(WIDTH - RIGHT - 4.0, HEIGHT - BOTTOM - 8.0 - 14.0 * index as f64, "end", &colour, &line.name);
         }
         for y in y_ticks.into_iter().map(up) {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{:.1}\"/>", WIDTH - RIGHT);
@@ -58,11 +66,14 @@ impl Plot {
         for x in x_ticks.into_iter().map(across) {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{:.1}\"/>", HEIGHT - BOTTOM);
         }
-        for (index, (_, line)) in self.lines.iter().enumerate() {
-            let path: Vec<String> = line.iter().map(|&(x, y)| format!("{:.1} {:.1}", across(x), up(y))).collect();
+        for (index, line) in self.lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
-            let _ =
-                write!(svg, "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" d=\"M{}\"/>", path.join("L"));
+            let drawn = [(&line.points, "1.8"), (&line.beside, "1.2\" stroke-dasharray=\"4 3")];
+            for (points, width) in drawn.into_iter().filter(|(points, _)| !points.is_empty()) {
+                let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1} {:.1}", across(x), up(y))).collect();
+                let path = path.join("L");
+                let _ = write!(svg, "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" d=\"M{path}\"/>");
+            }
         }
         svg + "</svg>"
     }

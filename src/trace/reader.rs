@@ -167,10 +167,12 @@ impl Records {
         let Some(mut first) = items.next()?.map(str::to_owned) else {
             unreachable!("the format was detected in the first item, which was put back");
         };
-        while format.is_before_the_first_request(&first)
-            && let Some(next) = items.next()?
-        {
-            first = next.to_owned();
+        let mut is_more = true;
+        while is_more && format.is_before_the_first_request(&first) {
+            match items.next()? {
+                Some(next) => next.clone_into(&mut first),
+                None => is_more = false,
+            }
         }
         let opening = Opening {
             first: &first,
@@ -183,7 +185,7 @@ impl Records {
             Ok(opened) => opened,
             Err(error) => return Err(items.error(error)),
         };
-        if !opened.header {
+        if is_more && !opened.header {
             items.put_back();
         }
         let found = opened.provenance.clone();

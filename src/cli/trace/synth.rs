@@ -14,11 +14,13 @@ use std::path::PathBuf;
 /// what was published of the real trace, and how near to each figure a trace of full length comes, whatever its seed. Readers
 /// take where the prefix structure comes from out of that file. The same arguments give the same bytes.
 ///
-/// Presets: qwen-a, qwen-b, qwen-coder, qwen-thinking (written as Qwen-Bailian), mooncake (written as Mooncake).
+/// Presets: qwen-a, qwen-b, qwen-coder, qwen-thinking (written as Qwen-Bailian), mooncake (written as Mooncake). Standard output
+/// has no file beside it: there, all are written in the native form, which says itself what it holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warmpath trace synth --preset qwen-a --seed 1 --seconds 600\n  \
-    warmpath trace synth --preset qwen-coder --seed 1 --output - | warmpath trace stats -")]
+    warmpath trace synth --preset qwen-coder --seed 1 --output - | warmpath trace stats -\n  \
+    warmpath trace synth --preset mooncake --output - | warmpath trace scale - --factor 0.5 --to mooncake --output twice.jsonl")]
 pub struct Args {
     /// The trace to imitate.
     #[arg(long, value_name = "PRESET")]
@@ -56,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         | SyntheticPreset::QwenCoder
         | SyntheticPreset::QwenThinking => Target::QwenBailian,
     };
+    let target = if is_pipe(&path) { Target::Native } else { target };
     let mut writer = Writer::new(out, target, synthetic.block_size, &synthetic.provenance).with_context(failed)?;
     let requests = synthetic.records.len() as u64;
     let bar = Progress::counted(format!("writing {preset}"), requests, "requests");

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}\
     pre{font:12px/1.4 ui-monospace,monospace;overflow-x:auto;background:#f6f6f6;padding:1rem}\
-    .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(26rem,1fr));gap:1rem}\
+    .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1rem}\
     svg{width:100%}text{font:11px system-ui,sans-serif;fill:#444}.title{font-weight:600;font-size:13px;fill:#222}\
     .grid{stroke:#ddd;fill:none}";
 
@@ -27,10 +27,12 @@ impl Stats {
 
     fn plots(&self) -> Vec<Plot> {
         let arrivals = &self.arrivals;
-        let rate = arrivals.rate.iter().zip(0..).map(|(&rate, bin)| (f64::from(bin) * arrivals.bin_seconds, rate));
+        let rate =
+            arrivals.whole_bins().iter().zip(0..).map(|(&rate, bin)| (f64::from(bin) * arrivals.bin_seconds, rate));
         let lengths =
             vec![line("input", cumulative(&self.input_tokens)), line("output", cumulative(&self.output_tokens))];
-        let plot = |title: &str, x, y, log_x, lines| Plot { title: title.to_owned(), x, y, log_x, lines };
+        let plot =
+            |title: &str, x, y: &str, log_x, lines| Plot { title: title.to_owned(), x, y: y.to_owned(), log_x, lines };
         let mut plots = vec![
             plot("Arrivals", "seconds", "requests/s", false, vec![line("rate", rate.collect())]),
             plot("Lengths", "tokens", "share of requests", true, lengths),
@@ -52,8 +54,8 @@ impl Stats {
                 sizes("LRU", |size| size.lru),
                 sizes("clairvoyant", |size| size.clairvoyant),
             ];
-            let title = format!("Hit ratio by cache size, prefix: {}", escaped(&self.prefix.to_string()));
-            plots.push(plot(&title, "blocks", "block hit ratio", true, ratios));
+            let said = format!("block hit ratio, prefix: {}", escaped(&self.prefix.to_string()));
+            plots.push(plot("Hit ratio by cache size", "blocks", &said, true, ratios));
             let times = vec![line("reuse", cumulative(&reuse.reuse_seconds))];
             plots.push(plot("Reuse time", "seconds", "share of reuses", true, times));
             plots.push(self.reuse_by_category(reuse));
@@ -65,7 +67,7 @@ impl Stats {
                 "Popularity",
                 "most popular blocks, %",
                 "share of reuse",
-                false,
+                true,
                 vec![line("top", popular)],
             ));
         }
@@ -80,7 +82,7 @@ impl Stats {
         Plot {
             title: "Reuse time by kind and turn; dashed: exponential fit".to_owned(),
             x: "seconds",
-            y: "share of reuses",
+            y: "share of reuses".to_owned(),
             log_x: true,
             lines: lines
                 .map(|interval| {
@@ -104,9 +106,9 @@ impl Stats {
             Line { name: name.to_owned(), points, beside }
         });
         Some(Plot {
-            title: format!("Second half, prefix: {}; dashed: published", escaped(&self.prefix.to_string())),
+            title: "Second half by cache size; dashed: published".to_owned(),
             x: "blocks",
-            y: "token hit ratio",
+            y: format!("token hit ratio, prefix: {}", escaped(&self.prefix.to_string())),
             log_x: true,
             lines: lines.into(),
         })

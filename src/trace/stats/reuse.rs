@@ -121,7 +121,7 @@ impl Interval {
 
 /// Sizes of which hits are computed, as shares of the distinct blocks.
 const SIZES: [f64; 5] = [0.01, 0.05, 0.10, 0.25, 0.50];
-const TOP: [f64; 3] = [0.01, 0.10, 0.20];
+const TOP: [f64; 7] = [0.01, 0.02, 0.05, 0.10, 0.20, 0.50, 1.0];
 /// All later turns count as one.
 const TURN_MAX: u32 = 4;
 

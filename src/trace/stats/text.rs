@@ -44,9 +44,9 @@ impl Stats {
         const BARS_MAX: usize = 60;
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let arrivals = &self.arrivals;
-        let bins = arrivals.rate.len().div_ceil(BARS_MAX).max(1);
+        let bins = arrivals.whole_bins().len().div_ceil(BARS_MAX).max(1);
         let mean = |bins: &[f64]| bins.iter().sum::<f64>() / bins.len() as f64;
-        let rates: Vec<f64> = arrivals.rate.chunks(bins).map(mean).collect();
+        let rates: Vec<f64> = arrivals.whole_bins().chunks(bins).map(mean).collect();
         let most = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let bars: String = rates.iter().map(|rate| BARS[(rate / most * 7.0).round() as usize]).collect();
         format!("{bars} up to {most:.3}/s, {:.0} s each\n", arrivals.bin_seconds * bins as f64)
@@ -110,7 +110,7 @@ impl Stats {
             "{} blocks, {} distinct, {:.4} of these reused",
             reuse.blocks, reuse.distinct_blocks, reuse.reused_block_share
         );
-        let top = reuse.popularity.iter();
+        let top = reuse.popularity.iter().filter(|top| top.top_share < 1.0);
         let top: Vec<String> =
             top.map(|top| format!("top {:.0} % have {:.3}", top.top_share * 100.0, top.reuse_share)).collect();
         *text += &format!("\nof all reuse, the most popular blocks: {}", top.join(" · "));

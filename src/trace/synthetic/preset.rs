@@ -163,7 +163,7 @@ const QWEN_A: Model = Model {
     block_tokens: 16,
     warmup_seconds: 1800.0,
     context_max: 20_000,
-    session_factor: 1.01,
+    session_factor: 1.021,
     session_sigma: 0.0,
     template_blocks: 3,
     sorts: &[
@@ -287,7 +287,7 @@ const QWEN_THINKING: Model = Model {
     sorts: &[Sort {
         name: "thinking",
         share: 1.0,
-        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(90.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
+        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(86.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
         root: log_normal(1500.0, 1.15, 20.0, 28_000.0),
         added: log_normal(300.0, 1.2, 5.0, 9000.0),
         output: log_normal(1665.0, 1.25, 1.0, 38_000.0),
@@ -314,7 +314,7 @@ const MOONCAKE: Model = Model {
         heads: &[one(1.0, 1.0)],
         root: log_normal(3900.0, 1.35, 100.0, 120_000.0),
         added: log_normal(1200.0, 1.5, 10.0, 60_000.0),
-        output: log_normal(350.0, 0.55, 1.0, 2000.0),
+        output: log_normal(300.0, 0.52, 1.0, 2000.0),
         gaps: &[(0.7, 110.0), (0.3, 500.0)],
     }],
     go_on: &[0.30, 0.45, 0.55, 0.60],

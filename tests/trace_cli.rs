@@ -191,6 +191,9 @@ fn files_that_are_none_are_told_apart() {
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
     };
+    let without = folder.path().join("without");
+    fs::create_dir(&without).unwrap();
+    fs::copy(slice(), without.join("trace.jsonl")).unwrap();
     let whole = fs::read(slice()).unwrap();
     let cut = gzipped(&whole);
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:07ce\nsize 56\n";
@@ -207,7 +210,7 @@ fn files_that_are_none_are_told_apart() {
             "like that of BurstGPT, which has Response tokens, too",
         ),
         (file("fields.jsonl", b"{\"prompt\":\"x\"}\n"), "has the fields prompt"),
-        (folder.path().to_str().unwrap().to_owned(), "is a folder without files in .json or .parquet"),
+        (without.to_str().unwrap().to_owned(), "is a folder without files in .json or .parquet"),
         ("/dev/null".to_owned(), "/dev/null is not a regular file"),
         (
             file("stats.json", b"[{\"input_tokens\":{\"mean\":1},\"output_tokens\":{},\"requests\":1}]"),

@@ -317,7 +317,7 @@ const MOONCAKE: Model = Model {
         output: log_normal(300.0, 0.52, 1.0, 2000.0),
         gaps: &[(0.7, 110.0), (0.3, 500.0)],
     }],
-    go_on: &[0.30, 0.45, 0.55, 0.60],
+    go_on: &[0.27, 0.45, 0.55, 0.60],
     gap_seconds_min: 10.0,
     stripped_share: 0.0,
     fork_share: 0.0,

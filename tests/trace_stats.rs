@@ -301,10 +301,8 @@ fn every_published_figure_can_match_and_can_differ() {
     assert!(published(&compressed, &file).published.unwrap().sha256_matches, "of what is in it");
     let text = published(&path, &file).to_text();
     assert!(
-        text.contains(
-            "hit ratios by cache size, of the second half's tokens, prefix: real (matches at 5 sizes: off by "
-        ),
+        text.contains("hit ratios by cache size, of the second half's tokens, prefix: real (matches: off by "),
         "{text}"
     );
-    assert!(text.contains("0.2095 / 0.2095"), "{text}");
+    assert!(text.contains("0.1668 / 0.1668"), "{text}");
 }

@@ -1,8 +1,11 @@
 //! How many blocks caches of limited size would have had.
 //!
 //! A request looks its blocks up from the start of the prompt until one is missing, then puts all of them into the cache.
-//! It keeps them from the end to the start, so that the start stays longest: without that, a cache would lose the
-//! beginning of a prompt first and all behind it would be worthless.
+//! LRU has them used from the end to the start, so that the start stays longest: without that, a cache would lose the
+//! beginning of a prompt first and all behind it would be worthless. FIFO takes them in as they stand, beginning first. So do, it
+//! seems, the curves that kvcache-ai/kvcache-blog published of Qwen-Bailian A: there, FIFO has 0.21, 0.63 and 0.81 of the hits of
+//! LRU with 51, 264 and 1,322 blocks; on the imitation of that trace 0.22, 0.67 and 0.80, and 1.00, 0.97 and 0.90 the other way
+//! round.
 //!
 //! Whoever uses a block uses all before it, so the blocks that a request uses again fall into few runs, each last used by one
 //! and the same request. LRU and clairvoyant eviction look at these runs instead of at blocks, which makes a curve of
@@ -145,7 +148,7 @@ impl Caches<'_> {
         for (number, request) in self.accesses.requests().enumerate() {
             let is_there = |came_in: u32, newest: u32| came_in > 0 && ((newest - came_in) as usize) < capacity;
             told(number, request.iter().take_while(|&&block| is_there(came_in[block as usize], newest)).count());
-            for &block in request.iter().rev() {
+            for &block in request {
                 let came_in = &mut came_in[block as usize];
                 if !is_there(*came_in, newest) {
                     newest += 1;
@@ -214,17 +217,21 @@ mod tests {
     }
 
     /// Blocks of each request in a cache that is a list: what to throw out stands first.
-    fn by_the_book(accesses: &Accesses, capacity: usize, used_again_moves: bool) -> Vec<usize> {
+    fn by_the_book(accesses: &Accesses, capacity: usize, eviction: Eviction) -> Vec<usize> {
         let mut list: Vec<u32> = Vec::new();
         let mut all = Vec::new();
         for request in accesses.requests() {
             all.push(request.iter().take_while(|block| list.contains(block)).count());
-            for block in request.iter().rev() {
-                if used_again_moves {
-                    list.retain(|other| other != block);
+            let mut blocks = request.to_vec();
+            if eviction == Eviction::Lru {
+                blocks.reverse();
+            }
+            for block in blocks {
+                if eviction == Eviction::Lru {
+                    list.retain(|&other| other != block);
                 }
-                if !list.contains(block) {
-                    list.push(*block);
+                if !list.contains(&block) {
+                    list.push(block);
                 }
                 if list.len() > capacity {
                     list.remove(0);
@@ -268,8 +275,8 @@ mod tests {
         #[test]
         fn every_eviction_is_what_the_book_says(prompts in prompts(), capacity in 0..12_usize) {
             let accesses = accesses(&prompts);
-            prop_assert_eq!(hits(&accesses, Eviction::Fifo, capacity), by_the_book(&accesses, capacity, false));
-            prop_assert_eq!(hits(&accesses, Eviction::Lru, capacity), by_the_book(&accesses, capacity, true));
+            prop_assert_eq!(hits(&accesses, Eviction::Fifo, capacity), by_the_book(&accesses, capacity, Eviction::Fifo));
+            prop_assert_eq!(hits(&accesses, Eviction::Lru, capacity), by_the_book(&accesses, capacity, Eviction::Lru));
             prop_assert_eq!(hits(&accesses, Eviction::Clairvoyant, capacity), by_hindsight(&accesses, capacity));
         }
 

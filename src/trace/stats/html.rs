@@ -98,19 +98,21 @@ impl Stats {
     /// The curves that were published of a file of this name; none where there are none.
     fn beside_published(&self, reuse: &ReuseStats) -> Option<Plot> {
         let published = self.published.as_ref().filter(|published| !published.curve.is_empty())?;
-        let lines: [(&str, fn(&CurvePoint) -> f64); 3] =
-            [("FIFO", |point| point.fifo), ("LRU", |point| point.lru), ("clairvoyant", |point| point.clairvoyant)];
-        let lines = lines.map(|(name, ratio)| {
+        let line = |name: &str, ratio: fn(&CurvePoint) -> f64| {
             let points = |curve: &[CurvePoint]| curve.iter().map(|point| (point.blocks as f64, ratio(point))).collect();
-            let (points, beside) = (points(&reuse.last_half_curve), points(&published.curve));
-            Line { name: name.to_owned(), points, beside }
-        });
+            Line { name: name.to_owned(), points: points(&reuse.last_half_curve), beside: points(&published.curve) }
+        };
+        let lines = vec![
+            line("FIFO", |point| point.fifo),
+            line("LRU", |point| point.lru),
+            line("clairvoyant", |point| point.clairvoyant),
+        ];
         Some(Plot {
             title: "Second half by cache size; dashed: published".to_owned(),
             x: "blocks",
             y: format!("token hit ratio, prefix: {}", escaped(&self.prefix.to_string())),
             log_x: true,
-            lines: lines.into(),
+            lines,
         })
     }
 }

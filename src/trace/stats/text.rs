@@ -159,7 +159,7 @@ impl Stats {
             (published.curve_matches, published.curve_largest_difference, &self.reuse)
         {
             *text += &format!(
-                "hit ratios by cache size, of the second half's tokens, prefix: {} ({} at {} sizes: off by {by:.4} at most)\n",
+                "hit ratios by cache size, of the second half's tokens, prefix: {} ({}: off by {by:.4} at most over {} sizes)\n",
                 self.prefix,
                 said(matches),
                 published.curve.len()

@@ -43,7 +43,7 @@ pub use reader::{How, Records, Trace};
 pub use record::{Kind, Record};
 pub use recorder::{Arrival, Recorded, Recorder, RecorderConfig};
 pub use spread::SpreadTies;
-pub use synthetic::{Synthetic, SyntheticPreset, UnknownPreset};
+pub use synthetic::{Figure, Imitated, Synthetic, SyntheticPreset, UnknownPreset};
 pub use tally::Tally;
 pub use tokenize::{Message, Role, Tokenize, Tokenizer};
 pub use transform::{Merge, MergeError, Slice, scaled};

@@ -1,11 +1,15 @@
 //! Replays of real traces, to the digit.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use warmpath::replay::{Experiment, Fleet, Outcome, Report, Setup, Slo, Workload};
+use warmpath::routing::block::{ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::PolicyKind;
+use warmpath::routing::{Config, Content, Fact, InstanceId, Knowledge, Parent, Prompt, Request, Router, Tier, Time};
 use warmpath::sim::{Conditions, Eviction, Preset};
-use warmpath::trace::Trace;
+use warmpath::trace::{Record, Trace};
 
 fn mooncake(name: &str) -> Trace {
     let file = format!("{name}_trace.jsonl.gz");
@@ -178,4 +182,88 @@ fn the_next_turn_hits_what_the_turn_before_generated() {
     assert_eq!(second_turn(5, 100), [32, 32, 32], "44 tokens computed: two full blocks, both of the prompt");
     assert_eq!(second_turn(30, 70), [64, 64, 32], "the last block of the prompt is partial");
     assert_eq!(second_turn(30, 69), [32, 32, 32], "a prompt too short to hold the whole output leaves some of it out");
+}
+
+/// An instance that keeps every block.
+#[derive(Clone, Default)]
+struct Keeper {
+    blocks: HashSet<ContentHash>,
+    requests: usize,
+}
+
+impl Keeper {
+    fn held(&self, record: &Record) -> usize {
+        record.blocks.iter().take_while(|block| self.blocks.contains(block)).count()
+    }
+}
+
+/// Requests go one after another to instances that keep every block: of all blocks, the hits; and the requests of the busiest
+/// instance over the mean.
+fn routed(trace: &Trace, instances: usize, mut choose: impl FnMut(&Record, &[Keeper]) -> usize) -> (f64, f64) {
+    let mut keepers = vec![Keeper::default(); instances];
+    let (mut hits, mut blocks, mut requests) = (0, 0, 0);
+    for record in trace.records().unwrap().map(Result::unwrap) {
+        let chosen = choose(&record, &keepers);
+        let keeper = &mut keepers[chosen];
+        (hits, blocks, requests) = (hits + keeper.held(&record), blocks + record.blocks.len(), requests + 1);
+        keeper.blocks.extend(record.blocks.iter().copied());
+        keeper.requests += 1;
+    }
+    let busiest = keepers.iter().map(|keeper| keeper.requests).max().unwrap();
+    (hits as f64 / blocks as f64, (busiest * instances) as f64 / f64::from(requests))
+}
+
+/// As a router chooses that knows all that is kept; a request is done before the next one comes.
+fn by_router(policy: PolicyKind, instances: usize, trace: &Trace) -> impl FnMut(&Record, &[Keeper]) -> usize {
+    let block_size = trace.block_size();
+    let router = Router::new(Config { policy, block_size, seed: 7, ..Config::default() });
+    for instance in (0..instances as u16).map(InstanceId) {
+        router.learn(Fact::Joined { instance, model: "m", knowledge: Knowledge::Exact }, Time::ZERO).unwrap();
+    }
+    move |record, _| {
+        let prompt = Prompt::Blocks { contents: &record.blocks, tokens: record.prompt_tokens };
+        let request = Request { namespace: Namespace::of_model("m"), prompt, session: None };
+        let decision = router.route(&request, Time::ZERO).unwrap();
+        let instance = decision.instance;
+        router.learn(Fact::Finished { request: decision.request, output_tokens: 1 }, Time::ZERO).unwrap();
+        // Mooncake's ids stand for a block and all before it, so they can be names.
+        let contents = record.full_blocks(block_size);
+        let names: Vec<EngineHash> = contents.iter().map(|content| EngineHash(content.0)).collect();
+        let (parent, content) = (Parent::Root { lora: None, cache_salt: None }, Content::Hashes(contents));
+        router.learn(Fact::Stored { instance, tier: Tier::Gpu, parent, blocks: &names, content }, Time::ZERO).unwrap();
+        usize::from(instance.0)
+    }
+}
+
+/// The survey of these traces has this table for 2, 4, 8 and 16 instances. What chance decides is near to it, the rest is it.
+#[test]
+fn what_is_hit_where_every_block_is_kept_depends_on_who_is_asked() {
+    let (conversation, synthetic) = (mooncake("conversation"), mooncake("synthetic"));
+    let near = |found: f64, said: f64, by: f64, what: &str| {
+        assert!((found - said).abs() <= by, "{what}: {found:.4} instead of {said}");
+    };
+    let diverging = [1.02, 1.06, 1.08, 1.11];
+    let least_loaded = [1.01, 1.02, 1.02, 1.05];
+    let random = [[0.268, 0.192, 0.133, 0.095], [0.511, 0.354, 0.235, 0.131]];
+    for (row, instances) in [2, 4, 8, 16].into_iter().enumerate() {
+        for (trace, said) in [&conversation, &synthetic].into_iter().zip(random) {
+            let (hits, _) = routed(trace, instances, by_router(PolicyKind::Random, instances, trace));
+            near(hits, said[row], 0.012, &format!("random, {instances} instances"));
+        }
+        let choose = by_router(PolicyKind::LongestPrefix, instances, &conversation);
+        let (hits, busiest) = routed(&conversation, instances, choose);
+        assert_eq!((format!("{hits:.4}").as_str(), busiest), ("0.3664", instances as f64));
+        // All prompts begin with the same block: the second one tells them apart.
+        let (hits, busiest) = routed(&conversation, instances, |record, _| {
+            record.blocks.get(1).unwrap_or(&record.blocks[0]).0 as usize % instances
+        });
+        assert_eq!(format!("{hits:.4}"), "0.3664");
+        near(busiest, diverging[row], 0.04, &format!("by the diverging block, {instances} instances"));
+        let (hits, busiest) = routed(&synthetic, instances, |record, keepers| {
+            let order = |&index: &usize| (keepers[index].held(record), Reverse((keepers[index].requests, index)));
+            (0..instances).max_by_key(order).unwrap()
+        });
+        assert_eq!(format!("{hits:.4}"), "0.6396");
+        assert_eq!(format!("{busiest:.2}"), format!("{:.2}", least_loaded[row]));
+    }
 }

@@ -232,7 +232,7 @@ fn lines_may_end_anywhere() {
 fn what_is_not_a_file_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
     let message = Trace::open(folder.path()).unwrap_err().to_string();
-    assert!(message.contains("is not a regular file"), "{message}");
+    assert!(message.contains("is a folder without files in .json or .parquet"), "{message}");
     let absent = Trace::open(folder.path().join("absent.jsonl")).unwrap_err();
     assert!(absent.to_string().starts_with("cannot read "), "{absent}");
     assert!(absent.source().unwrap().to_string().contains("No such file"));

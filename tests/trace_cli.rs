@@ -131,6 +131,37 @@ fn a_merge_with_a_trace_without_structure_keeps_that_of_the_other() {
     assert_eq!(hits(&stats), hits(&alone));
 }
 
+/// What is synthetic says so, in a file and through a pipe.
+#[test]
+fn a_synthetic_trace_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("synthetic.jsonl");
+    let name = path.to_str().unwrap();
+    let synth = ["synth", "--preset", "qwen-thinking", "--seed", "5", "--seconds", "60", "--output"];
+    succeeds(&[&synth[..], &[name]].concat());
+    let piped = pipeline(&[&[&synth[..], &["-"]].concat(), &["stats", "-", "--json", "-"]]);
+    let in_file = succeeds(&["stats", name, "--json", "-"]);
+    let [piped, in_file] =
+        [piped, in_file].map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].take());
+    for stats in [&piped, &in_file] {
+        assert_eq!(stats["prefix"]["overlay"]["name"], "synthetic qwen-thinking");
+    }
+    for same in ["requests", "sessions", "reuse", "input_tokens", "kinds"] {
+        assert_eq!(piped[same], in_file[same], "{same}");
+    }
+    let beside = fs::read_to_string(folder.path().join("synthetic.jsonl.provenance.json")).unwrap();
+    let beside: serde_json::Value = serde_json::from_str(&beside).unwrap();
+    assert_eq!(
+        (&beside["synthetic"]["seed"], &beside["targets"]["requests"]["published"]),
+        (&5.into(), &10812.0.into())
+    );
+    // Who reads only the beginning breaks the pipe.
+    assert_eq!(
+        pipeline(&[&[&synth[..], &["-"]].concat(), &["head", "-", "-n", "2", "--to", "qwen-bailian"]]).lines().count(),
+        2
+    );
+}
+
 #[test]
 fn what_was_left_out_is_told_by_every_subcommand() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,6 +191,9 @@ fn files_that_are_none_are_told_apart() {
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
     };
+    let without = folder.path().join("without");
+    fs::create_dir(&without).unwrap();
+    fs::copy(slice(), without.join("trace.jsonl")).unwrap();
     let whole = fs::read(slice()).unwrap();
     let cut = gzipped(&whole);
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:07ce\nsize 56\n";
@@ -176,7 +210,12 @@ fn files_that_are_none_are_told_apart() {
             "like that of BurstGPT, which has Response tokens, too",
         ),
         (file("fields.jsonl", b"{\"prompt\":\"x\"}\n"), "has the fields prompt"),
-        (folder.path().to_str().unwrap().to_owned(), "is not a regular file, nor a folder of JSON files"),
+        (without.to_str().unwrap().to_owned(), "is a folder without files in .json or .parquet"),
+        ("/dev/null".to_owned(), "/dev/null is not a regular file"),
+        (
+            file("stats.json", b"[{\"input_tokens\":{\"mean\":1},\"output_tokens\":{},\"requests\":1}]"),
+            "has the fields",
+        ),
     ] {
         let said = fails(&["stats", &path]);
         assert!(said.contains(part), "{path}: {said}");

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
-use warmpath::trace::{Format, How, Overlay, Trace};
+use warmpath::trace::{Format, How, Message, Overlay, Tokenize, Tokenizer, Trace};
 
 struct Counting;
 
@@ -44,6 +44,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A token a byte, for texts.
+struct Bytes;
+
+impl Tokenize for Bytes {
+    fn chat(&self, messages: &[Message]) -> Option<Vec<u32>> {
+        Some(messages.iter().flat_map(|message| message.content.bytes()).map(u32::from).collect())
+    }
+
+    fn text(&self, text: &str) -> Option<Vec<u32>> {
+        Some(text.bytes().map(u32::from).collect())
+    }
+}
+
 /// Of each file, uncompressed.
 const FILE_BYTES: usize = 12 << 20;
 /// What a reader may hold: the records held back to put them in order, the conversations and chats that it must know, and a
@@ -60,7 +73,8 @@ fn read(path: &Path, format: Format, overlay: Overlay) -> (u64, isize) {
         held.set((now, now));
         now
     });
-    let trace = Trace::open_as(path, How { overlay, ..How::default() }).unwrap();
+    let tokenizer = Some(Tokenizer(Arc::new(Bytes)));
+    let trace = Trace::open_as(path, How { overlay, tokenizer, ..How::default() }).unwrap();
     assert_eq!(trace.format(), format);
     let mut records = trace.records().unwrap();
     let read = records.by_ref().map(Result::unwrap).count() as u64;
@@ -157,6 +171,28 @@ fn formats_of_lines() {
         format!(
             r#"{{"input_toks":300,"output_toks":9,"arrival_time_ns":{row},"input_tok_ids":[{}]}}"#,
             ids(row % 7, 300)
+        )
+    });
+}
+
+/// A request each, so that records are lines here, too.
+#[test]
+fn formats_of_sessions() {
+    check(Format::Weka, "", |row| {
+        format!(
+            r#"{{"id":"s{row}","models":["m"],"block_size":64,"hash_id_scope":"local","requests":[{{"t":0.5,"type":"n","model":"m","in":1290,"out":9,"hash_ids":[{}]}}]}}"#,
+            ids(row, 20)
+        )
+    });
+    let said = "what was said and what was asked again and again ".repeat(8);
+    check(Format::LmSys, "", |row| {
+        format!(
+            r#"{{"conversation_id":"{row}","model":"m","conversation":[{{"role":"user","content":"{said}"}},{{"role":"assistant","content":"{said}"}}],"turn":1}}"#
+        )
+    });
+    check(Format::ShareGpt, "", |row| {
+        format!(
+            r#"{{"id":"c{row}_0","conversations":[{{"from":"human","value":"{said}"}},{{"from":"gpt","value":"{said}"}}]}}"#
         )
     });
 }

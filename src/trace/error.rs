@@ -17,9 +17,15 @@ pub enum TraceError {
         source: io::Error,
     },
     /// Not a plain file.
-    #[error("{path} is not a regular file, nor a folder of JSON files; a trace is read once for each policy, so write it to a file first", path = path.display())]
+    #[error("{path} is not a regular file, and may be read more than once; write it to a file first", path = path.display())]
     NotAFile {
         /// What was named.
+        path: PathBuf,
+    },
+    /// A folder in which nothing is a trace's, judged by names.
+    #[error("{path} is a folder without files in .json or .parquet; if there is a trace of other lines in it, name that file", path = path.display())]
+    EmptyFolder {
+        /// The folder.
         path: PathBuf,
     },
     /// A Git LFS pointer stands where the data should be.

@@ -216,6 +216,11 @@ impl Format {
         self.spec().sorted
     }
 
+    /// Whether a line comes before the first that says how the trace is to be read, and is no request.
+    pub(super) fn is_before_the_first_request(self, line: &str) -> bool {
+        self == Format::DynamoRequest && dynamo_request::is_before_the_first_request(line)
+    }
+
     pub(super) fn open(self, opening: &Opening<'_>) -> Result<Opened, LineError> {
         (self.spec().open)(opening)
     }

@@ -67,6 +67,8 @@ pub struct Published {
     pub lru_hit_ratios_match: bool,
     /// The published hit ratios by cache size.
     pub curve: Vec<CurvePoint>,
+    /// How far the most different of them is off; `None` where none are published.
+    pub curve_largest_difference: Option<f64>,
     /// Whether all are that, within 0.01; `None` where none are published.
     pub curve_matches: Option<bool>,
 }
@@ -91,11 +93,14 @@ impl Published {
             .map(|&(blocks, fifo, lru, clairvoyant)| CurvePoint { blocks, fifo, lru, clairvoyant })
             .collect();
         let found = reuse.map_or(&[][..], |reuse| &reuse.last_half_curve);
-        let curve_matches = curve.len() == found.len()
-            && curve.iter().zip(found).all(|(a, b)| {
-                let pairs = [(a.fifo, b.fifo), (a.lru, b.lru), (a.clairvoyant, b.clairvoyant)];
-                a.blocks == b.blocks && pairs.into_iter().all(|(a, b)| near(a, b, 0.01))
-            });
+        let differences = curve.iter().enumerate().map(|(index, published)| {
+            // Of a trace in which nothing is shared, nothing was found.
+            let Some(found) = found.get(index) else { return 1.0 };
+            let CurvePoint { fifo, lru, clairvoyant, .. } = *found;
+            let pairs = [(fifo, published.fifo), (lru, published.lru), (clairvoyant, published.clairvoyant)];
+            pairs.map(|(found, published)| (found - published).abs()).into_iter().fold(0.0, f64::max)
+        });
+        let largest_difference = (!curve.is_empty()).then(|| differences.fold(0.0, f64::max));
         Ok(Published {
             name: file.name.clone(),
             sha256_matches,
@@ -105,7 +110,8 @@ impl Published {
             ideal_hit_ratio_matches: ideal_matches,
             lru_hit_ratios: file.lru,
             lru_hit_ratios_match: lru_matches,
-            curve_matches: (!curve.is_empty()).then_some(curve_matches),
+            curve_largest_difference: largest_difference,
+            curve_matches: largest_difference.map(|difference| difference <= 0.01),
             curve,
         })
     }

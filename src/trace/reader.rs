@@ -164,9 +164,16 @@ impl Records {
 
     fn open(mut items: Items, how: &How) -> Result<Records, TraceError> {
         let format = Format::detect(&mut items)?;
-        let Some(first) = items.next()?.map(str::to_owned) else {
+        let Some(mut first) = items.next()?.map(str::to_owned) else {
             unreachable!("the format was detected in the first item, which was put back");
         };
+        let mut is_more = true;
+        while is_more && format.is_before_the_first_request(&first) {
+            match items.next()? {
+                Some(next) => next.clone_into(&mut first),
+                None => is_more = false,
+            }
+        }
         let opening = Opening {
             first: &first,
             unit: how.time_unit.or(format.time_unit()).unwrap_or(TimeUnit::Seconds),
@@ -178,7 +185,7 @@ impl Records {
             Ok(opened) => opened,
             Err(error) => return Err(items.error(error)),
         };
-        if !opened.header {
+        if is_more && !opened.header {
             items.put_back();
         }
         let found = opened.provenance.clone();

@@ -45,18 +45,19 @@ impl Source {
         if metadata.is_file() {
             return Ok(Source::File(path));
         }
-        let mut files = Vec::new();
-        if metadata.is_dir() {
-            for entry in std::fs::read_dir(&path).map_err(failed(path.clone()))? {
-                let file = entry.map_err(failed(path.clone()))?.path();
-                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                if [".json", ".json.gz", ".json.zst", ".parquet"].iter().any(|end| name.ends_with(end)) {
-                    files.push(file);
-                }
-            }
-            files.sort_unstable();
+        if !metadata.is_dir() {
+            return Err(TraceError::NotAFile { path });
         }
-        if files.is_empty() { Err(TraceError::NotAFile { path }) } else { Ok(Source::Folder { path, files }) }
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(failed(path.clone()))? {
+            let file = entry.map_err(failed(path.clone()))?.path();
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if [".json", ".json.gz", ".json.zst", ".parquet"].iter().any(|end| name.ends_with(end)) {
+                files.push(file);
+            }
+        }
+        files.sort_unstable();
+        if files.is_empty() { Err(TraceError::EmptyFolder { path }) } else { Ok(Source::Folder { path, files }) }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -5,6 +5,7 @@
 
 mod accesses;
 mod arrivals;
+mod caches;
 mod continuations;
 mod distribution;
 mod html;
@@ -12,8 +13,8 @@ mod plot;
 mod reuse;
 mod text;
 
-pub use accesses::Eviction;
 pub use arrivals::Arrivals;
+pub use caches::Eviction;
 pub use continuations::Continued;
 use distribution::Counts;
 pub use distribution::Distribution;

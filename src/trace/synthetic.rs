@@ -1,6 +1,8 @@
 //! Synthetic traces, calibrated to what was published of real ones. They are not real, and say so.
 //!
-//! Sessions arrive as a Poisson process, which runs for a while before the trace begins so that it begins in full swing. A
+//! Sessions arrive as a Poisson process of a given number of them, which runs for a while before the trace begins so that it
+//! begins in full swing. What sort they are of and how long they go on is drawn evenly (`strata`): chance decides who comes
+//! when and asks for what, not how much there is of each, so that a trace of any seed is about as large as the one it imitates. A
 //! first request is a shared head and content of its own; a later one is the full blocks of the one before it, that one's
 //! answer (less what was thought) and something new. The last, partial block of a prompt never recurs: so nearly all
 //! requests share all but the last block of the one before them, as was measured on the real traces. Requests from before
@@ -9,8 +11,11 @@
 //! Assumed, not measured: log-normal lengths, the number of heads and their Zipf popularity, thinking times that are a
 //! mixture of exponentials, the Poisson process, and unlinked continuations (`fork`).
 
+mod imitated;
 mod preset;
+mod strata;
 
+pub use imitated::{Figure, Imitated};
 pub use preset::{SyntheticPreset, UnknownPreset};
 
 use super::provenance::Provenance;
@@ -18,11 +23,12 @@ use super::record::{Kind, Record};
 use crate::routing::block::{BlockSize, ContentHash};
 use preset::{Head, Length, Model, Sort};
 use rand::{RngExt, SeedableRng};
-use rand_distr::{Distribution, Exp1, Poisson, StandardNormal};
+use rand_distr::{Distribution, Exp1, StandardNormal};
 use rand_pcg::Pcg64;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
+use strata::Strata;
 
 /// A synthetic trace.
 #[derive(Clone, Debug)]
@@ -36,12 +42,18 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// The first `seconds` of the trace that `preset` and `seed` make; the presets were calibrated on 7,200 s. The seed decides
-    /// when requests come and what is in them, not which heads they share. The same
-    /// arguments give the same trace.
+    /// A trace of `seconds`. The presets were calibrated on as many as the trace has that they imitate. The seed decides when
+    /// requests come and what is in them, not which heads they share. The same arguments give the same trace.
     pub fn generate(preset: SyntheticPreset, seed: u64, seconds: f64) -> Synthetic {
+        Synthetic::generate_told(preset, seed, seconds, &mut |_| {})
+    }
+
+    /// The same; `progress` is told with each request how many of the seconds are made.
+    pub fn generate_told(preset: SyntheticPreset, seed: u64, seconds: f64, progress: &mut dyn FnMut(f64)) -> Synthetic {
         let model = preset.model();
-        let records = Generator::new(model, seed, seconds).run();
+        let &Imitated { requests, seconds: in_seconds, .. } = preset.imitates();
+        let sessions_per_second = requests.published / in_seconds / model.requests_per_session() * model.session_factor;
+        let records = Generator::new(model, seed, seconds).run(sessions_per_second, progress);
         let name = format!("synthetic {}", preset.name());
         Synthetic { records, block_size: preset.block_size(), provenance: Provenance::Overlay { name, seed } }
     }
@@ -59,6 +71,9 @@ struct Generator {
     /// For each sort, its classes of heads.
     heads: Vec<Vec<Pool>>,
     fresh: u64,
+    /// Of which sort the next session is, and whether a session goes on after its first turn, its second, ….
+    sorts: Strata,
+    goings_on: Vec<Strata>,
     requests: Vec<Request>,
     /// Requests that an unlinked continuation may continue, oldest first.
     recent: VecDeque<usize>,
@@ -102,6 +117,8 @@ impl Generator {
             kinds: model.sorts.iter().map(|sort| Kind::new(sort.name)).collect(),
             heads: Vec::new(),
             fresh: 0,
+            sorts: Strata::default(),
+            goings_on: model.go_on.iter().map(|_| Strata::default()).collect(),
             requests: Vec::new(),
             recent: VecDeque::new(),
         };
@@ -134,13 +151,10 @@ impl Generator {
         Pool { share: head.share, heads, popularity: popularity.collect() }
     }
 
-    fn run(mut self) -> Vec<Record> {
+    fn run(mut self, sessions_per_second: f64, progress: &mut dyn FnMut(f64)) -> Vec<Record> {
         let warmup = self.model.warmup_seconds;
         let span = warmup + self.seconds;
-        let sessions_per_second =
-            self.model.rows / self.model.seconds / self.model.requests_per_session() * self.model.session_factor;
-        let expected = (sessions_per_second * span).max(f64::MIN_POSITIVE);
-        let sessions = Poisson::new(expected).map_or(0, |poisson| poisson.sample(&mut self.chance) as u64);
+        let sessions = (sessions_per_second * span).round() as u64;
         let mut due = BinaryHeap::new();
         for sequence in 0..sessions {
             let nanos = (self.chance.random::<f64>() * span * 1e9) as u64;
@@ -152,6 +166,7 @@ impl Generator {
             if seconds >= self.seconds {
                 break;
             }
+            progress(seconds.max(0.0));
             if let Some((request, Some(gap_seconds))) = self.request(seconds, parent) {
                 let nanos = nanos + (gap_seconds * 1e9) as u64;
                 due.push(Reverse(Due { nanos, sequence, parent: Some(request) }));
@@ -191,14 +206,15 @@ impl Generator {
             }
             self.recent.push_back(request);
         }
-        let goes_on = model.go_on[(turn - 1).min(model.go_on.len() - 1)];
-        let gap = (self.chance.random::<f64>() < goes_on).then(|| self.gap(&model.sorts[sort]));
+        let class = (turn - 1).min(model.go_on.len() - 1);
+        let goes_on = self.goings_on[class].draw(&mut self.chance) < model.go_on[class];
+        let gap = goes_on.then(|| self.gap(&model.sorts[sort]));
         Some((request, gap))
     }
 
     fn root(&mut self) -> Draft {
         let model = self.model;
-        let sort = choose(&mut self.chance, model.sorts.iter().map(|sort| sort.share));
+        let sort = choose(self.sorts.draw(&mut self.chance), model.sorts.iter().map(|sort| sort.share));
         let forks = !self.recent.is_empty() && self.chance.random::<f64>() < model.fork_share;
         let (base, tokens) = if forks {
             // Recent ones rather than old ones.
@@ -207,7 +223,7 @@ impl Generator {
             let tokens = self.requests[forked].tokens + self.draw(&model.sorts[sort].added);
             (self.full_blocks(forked), tokens)
         } else {
-            let class = choose(&mut self.chance, self.heads[sort].iter().map(|pool| pool.share));
+            let class = choose(self.chance.random(), self.heads[sort].iter().map(|pool| pool.share));
             let popular: f64 = self.chance.random();
             let pool = &self.heads[sort][class];
             let head = pool.popularity.partition_point(|&sum| sum < popular).min(pool.heads.len() - 1);
@@ -258,7 +274,7 @@ impl Generator {
     }
 
     fn gap(&mut self, sort: &Sort) -> f64 {
-        let phase = choose(&mut self.chance, sort.gaps.iter().map(|gap| gap.0));
+        let phase = choose(self.chance.random(), sort.gaps.iter().map(|gap| gap.0));
         let exponential: f64 = Exp1.sample(&mut self.chance);
         self.model.gap_seconds_min + exponential * sort.gaps[phase].1
     }
@@ -306,10 +322,10 @@ struct Draft {
     base: Vec<ContentHash>,
 }
 
-/// One of several, by their shares; the last one takes what is missing to one.
-fn choose(chance: &mut Pcg64, shares: impl ExactSizeIterator<Item = f64>) -> usize {
+/// One of several, by their shares, where `draw` is from 0 to 1; the last one takes what is missing to one.
+fn choose(draw: f64, shares: impl ExactSizeIterator<Item = f64>) -> usize {
     let last = shares.len() - 1;
-    let mut left: f64 = chance.random();
+    let mut left = draw;
     for (index, share) in shares.enumerate() {
         left -= share;
         if left <= 0.0 {

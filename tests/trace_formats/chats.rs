@@ -58,3 +58,20 @@ fn conversations_begin_as_often_as_asked_and_come_in_order_of_time() {
     let other = tokenized(&text, ChatArrivals { sessions_per_second: 4.0, seed: 4 });
     assert_ne!(other.records[100].at, read.records[100].at);
 }
+
+/// What waits for its turn is bounded, too.
+#[test]
+fn conversations_that_all_go_on_at_once_are_refused() {
+    let long = "a ".repeat(100_000);
+    let line = format!(
+        r#"{{"conversation_id":"c","model":"m","conversation":[{{"role":"user","content":"{long}"}},{{"role":"assistant","content":"yes"}},{{"role":"user","content":"b"}},{{"role":"assistant","content":"no"}}]}}"#
+    );
+    let file = file(vec![line; 60].join("\n"));
+    let read = |sessions_per_second| {
+        let arrivals = ChatArrivals { sessions_per_second, seed: 0 };
+        read_trace(&Trace::open_as(file.path(), How { arrivals, ..with_tokenizer() }).unwrap())
+    };
+    assert_eq!(read(0.01).unwrap().records.len(), 120);
+    let said = read(1e6).err().unwrap().to_string();
+    assert!(said.contains("are more than can wait; let fewer begin in a second"), "{said}");
+}

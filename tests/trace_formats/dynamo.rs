@@ -69,3 +69,31 @@ fn dynamo_request_traces() {
     let sessions: Vec<_> = records.iter().map(|record| record.session).collect();
     assert!(sessions[0].is_some() && sessions[0] == sessions[1] && sessions[2].is_none(), "{sessions:?}");
 }
+
+/// Payloads and tools come first, one of them without a schema; a request was not recorded for replay.
+#[test]
+fn dynamo_request_traces_may_begin_with_other_events() {
+    let before = r#"{"event_type":"request_payload","request_id":"a","request":"anything"}
+{"event":"dropped"}
+{"schema":"dynamo.request.trace.v1","event_type":"tool_start","event_time_unix_ms":1777312800000,"tool":{"tool_call_id":"x","tool_class":"web_search"}}"#;
+    let requests = r#"{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1777312801000,"request":{"request_id":"a","input_tokens":60,"output_tokens":3,"request_received_ms":1777312800500,"replay":{"trace_block_size":64,"input_length":60,"input_sequence_hashes":[5]}}}
+{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1777312802000,"request":{"request_id":"b","input_tokens":70,"output_tokens":3,"request_received_ms":1777312800900}}
+{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1777312802000,"request":{"request_id":"c","output_tokens":3,"request_received_ms":1777312800900}}"#;
+    check(
+        read(&format!("{before}\n{requests}")),
+        Expected {
+            format: Format::DynamoRequest,
+            block_tokens: 64,
+            provenance: Provenance::Real,
+            records: &[(0, 60, 3, 1, 0), (400, 70, 3, 0, 0)],
+            tally: Tally { dropped_no_prompt: 1, miscounted_ids: 1, ..Tally::default() },
+        },
+    );
+    assert_eq!(read(before).unwrap().records, [], "no request is no damage");
+    let mixed = requests.replacen("64", "32", 1).replace("\"input_length\":60,", "\"input_length\":30,");
+    let second = requests.lines().next().unwrap();
+    let said = read(&format!("{mixed}\n{second}")).err().unwrap().to_string();
+    assert!(said.contains("blocks of 64 tokens after blocks of 32; split the file"), "{said}");
+    let no_request = r#"{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":7}"#;
+    assert!(read(no_request).err().unwrap().to_string().contains("no request in it"));
+}

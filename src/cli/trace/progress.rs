@@ -1,4 +1,4 @@
-//! How far reading a trace has come: bytes of the file, where its size is known, and requests.
+//! How far reading a trace has come: bytes of the file, where its size is known, and requests. How far making one has, too.
 
 use super::input::name;
 use crate::trace::Records;
@@ -39,6 +39,19 @@ impl Progress {
         bar.set_message(title);
         let read: Vec<_> = all.iter().map(|records| records.bytes_read()).collect();
         Progress { bar, requests: Cell::new(0), read: Box::new(move || read.iter().map(|read| read()).sum()) }
+    }
+
+    /// A bar for what is done once there are so many of it, such as `seconds` or `requests`.
+    pub fn counted(title: String, total: u64, unit: &str) -> Self {
+        let template = format!("{{msg}}  {{bar:30}} {{human_pos}} of {{human_len}} {unit}  {{eta}} to go");
+        let style = ProgressStyle::with_template(&template).expect("the template is well-formed");
+        let bar = ProgressBar::new(total).with_style(style).with_message(title);
+        Progress { bar, requests: Cell::new(0), read: Box::new(|| 0) }
+    }
+
+    /// There are so many now.
+    pub fn reached(&self, count: u64) {
+        self.bar.set_position(count);
     }
 
     /// Requests have passed.

@@ -2,20 +2,25 @@
 
 use super::input::is_pipe;
 use super::output::Destination;
+use super::progress::Progress;
 use crate::trace::{Synthetic, SyntheticPreset, Target, Writer, sidecar};
 use anyhow::{Context, ensure};
+use std::io;
 use std::path::PathBuf;
 
 /// Make a synthetic trace, calibrated to the published figures of a real one.
 ///
-/// It is not real data: its name says `synthetic`, and a file beside it says preset, seed and targets. Readers take where
-/// the prefix structure comes from out of that file. The same arguments give the same bytes.
+/// It is not real data: its name says `synthetic`, and a file beside it, FILE.provenance.json, says preset, seed and targets:
+/// what was published of the real trace, and how near to each figure a trace of full length comes, whatever its seed. Readers
+/// take where the prefix structure comes from out of that file. The same arguments give the same bytes.
 ///
-/// Presets: qwen-a, qwen-b, qwen-coder, qwen-thinking (written as Qwen-Bailian), mooncake (written as Mooncake).
+/// Presets: qwen-a, qwen-b, qwen-coder, qwen-thinking (written as Qwen-Bailian), mooncake (written as Mooncake). Standard output
+/// has no file beside it: there, all are written in the native form, which says itself what it holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     warmpath trace synth --preset qwen-a --seed 1 --seconds 600\n  \
-    warmpath trace synth --preset qwen-coder --seed 1 --output - | warmpath trace stats -")]
+    warmpath trace synth --preset qwen-coder --seed 1 --output - | warmpath trace stats -\n  \
+    warmpath trace synth --preset mooncake --output - | warmpath trace scale - --factor 0.5 --to mooncake --output twice.jsonl")]
 pub struct Args {
     /// The trace to imitate.
     #[arg(long, value_name = "PRESET")]
@@ -37,11 +42,13 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { preset, seed, .. } = args;
-    let (rows, full_seconds) = preset.target();
-    let seconds = args.seconds.unwrap_or(full_seconds);
+    let targets = preset.imitates();
+    let seconds = args.seconds.unwrap_or(targets.seconds);
     ensure!(seconds > 0.0 && seconds <= 86_400.0, "--seconds must be above 0 and at most 86400, not {seconds}");
     let path = args.output.unwrap_or_else(|| PathBuf::from(format!("synthetic-{preset}-seed{seed}.jsonl")));
-    let synthetic = Synthetic::generate(preset, seed, seconds);
+    let bar = Progress::counted(format!("making {preset}"), seconds.ceil() as u64, "seconds");
+    let synthetic = Synthetic::generate_told(preset, seed, seconds, &mut |made| bar.reached(made as u64));
+    bar.finish();
     let failed = || format!("cannot write {}", path.display());
     let (out, destination) = Destination::open(&path)?;
     let target = match preset {
@@ -51,22 +58,34 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         | SyntheticPreset::QwenCoder
         | SyntheticPreset::QwenThinking => Target::QwenBailian,
     };
+    let target = if is_pipe(&path) { Target::Native } else { target };
     let mut writer = Writer::new(out, target, synthetic.block_size, &synthetic.provenance).with_context(failed)?;
-    for record in &synthetic.records {
-        writer.write(record).with_context(failed)?;
+    let requests = synthetic.records.len() as u64;
+    let bar = Progress::counted(format!("writing {preset}"), requests, "requests");
+    for (written, record) in (1..).zip(&synthetic.records) {
+        match writer.write(record) {
+            // Who reads has enough: `| warmpath trace head`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            done => done.with_context(failed)?,
+        }
+        bar.reached(written);
     }
-    writer.finish().with_context(failed)?;
+    bar.finish();
+    match writer.finish() {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        done => drop(done.with_context(failed)?),
+    }
     if !is_pipe(&path) {
         let said = serde_json::json!({
             "prefix": synthetic.provenance,
             "synthetic": { "preset": preset.name(), "seed": seed, "seconds": seconds },
-            "imitates": { "requests": rows, "seconds": full_seconds },
+            "targets": targets,
             "generator": concat!("warmpath ", env!("CARGO_PKG_VERSION")),
         });
         let beside = sidecar(&path);
         std::fs::write(&beside, format!("{said:#}\n")).with_context(|| format!("cannot write {}", beside.display()))?;
     }
     destination.complete()?;
-    eprintln!("{}: {} requests, synthetic ({preset}, seed {seed})", path.display(), synthetic.records.len());
+    eprintln!("{}: {requests} requests, synthetic ({preset}, seed {seed})", path.display());
     Ok(())
 }

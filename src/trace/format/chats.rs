@@ -41,6 +41,8 @@ pub(super) struct Chats {
     next: Duration,
     /// Later turns, which others that begin in the meantime go before. As many as there are conversations at a time.
     later: BTreeMap<(Duration, u64), Record>,
+    /// Of all these.
+    later_blocks: usize,
     /// Requests so far.
     requests: u64,
 }
@@ -63,12 +65,16 @@ pub(super) fn open(
         chance: Pcg64::seed_from_u64(seed),
         next: Duration::ZERO,
         later: BTreeMap::new(),
+        later_blocks: 0,
         requests: 0,
     };
     Ok(Opened { parser: parser(chats), block_size, provenance: Provenance::Real, header: false })
 }
 
 impl Chats {
+    /// Four megabytes of them.
+    const LATER_BLOCKS_MAX: usize = 1 << 19;
+
     /// Takes the next conversation. Messages before the first question set the scene; a question without an answer is none.
     pub(super) fn conversation(
         &mut self,
@@ -100,6 +106,7 @@ impl Chats {
                         kind: kind.cloned(),
                         ..Record::default()
                     };
+                    self.later_blocks += record.blocks.len();
                     self.later.insert((at, self.requests), record);
                     self.requests += 1;
                 }
@@ -116,7 +123,17 @@ impl Chats {
         let gap = -(1.0 - self.chance.random::<f64>()).ln() / self.sessions_per_second;
         self.next += Duration::try_from_secs_f64(gap).unwrap_or(Duration::ZERO);
         let after = self.later.split_off(&(self.next, 0));
-        std::mem::replace(&mut self.later, after).into_values().for_each(|record| out.keep(record));
+        for record in std::mem::replace(&mut self.later, after).into_values() {
+            self.later_blocks -= record.blocks.len();
+            out.keep(record);
+        }
+        if self.later_blocks > Self::LATER_BLOCKS_MAX {
+            let reason = format!(
+                "{} turns of conversations at the same time are more than can wait; let fewer begin in a second",
+                self.later.len()
+            );
+            return Err(LineError::Malformed { reason });
+        }
         Ok(())
     }
 

@@ -3,8 +3,9 @@
 //! Lengths may be called `input_tokens` and `output_tokens`, times `created_time`; times may have fractions. A row of a
 //! session may say how long after the one before it it comes (`delay`) instead of when: as the one before it takes a time
 //! that only a model knows, that time counts as nothing here. In the agentic edition `not_before_ms` is the time, and ids
-//! may be known only inside a play. Rows that hold text instead of a length need a tokenizer. Source: the repository
-//! ai-dynamo/dynamo (Apache-2.0) and the package aiperf 0.13.
+//! may be known only inside a play. Rows that hold text instead of a length need a tokenizer. Source: the repositories
+//! ai-dynamo/dynamo (`MooncakeRow` and `AgenticMooncakeRow` of its replay) and ai-dynamo/aiperf (`MooncakeTrace`), both
+//! Apache-2.0, and the package aiperf 0.13.
 
 use super::fields::{Id, from_json, lengths, scoped};
 use super::qwen_bailian::check_ids;
@@ -49,7 +50,9 @@ const AGENTIC: &str = "dynamo.agentic_mooncake";
 fn fits(fields: &Map<String, Value>) -> bool {
     let has = |name: &str| fields.contains_key(name);
     let agentic = fields.get("schema").is_some_and(|schema| schema == AGENTIC);
-    let length = ["input_length", "input_tokens", "text_input", "messages", "payload"].into_iter().any(has);
+    let is_number = |name: &str| fields.get(name).is_some_and(Value::is_number);
+    let length = ["input_length", "input_tokens"].into_iter().any(is_number)
+        || ["text_input", "messages", "payload"].into_iter().any(has);
     let output = ["output_length", "output_tokens"].into_iter().any(has);
     agentic
         || (length

@@ -25,6 +25,13 @@ pub struct Arrivals {
     pub rate: Vec<f64>,
 }
 
+impl Arrivals {
+    /// `rate` without its last bin, which the trace did not fill, where there are others.
+    pub(super) fn whole_bins(&self) -> &[f64] {
+        &self.rate[..self.rate.len().saturating_sub(1).max(self.rate.len().min(1))]
+    }
+}
+
 /// Takes times in order and keeps a few numbers, however many there are.
 pub(super) struct Collector {
     first: Duration,

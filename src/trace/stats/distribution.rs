@@ -108,9 +108,13 @@ impl Distribution {
     /// The largest distance between the numbers' distribution and the exponential one of the same mean, at the curve's
     /// points: 0 is a perfect fit.
     pub(crate) fn distance_to_exponential(&self) -> f64 {
-        let exponential = |x: f64| 1.0 - (-x / self.mean.max(f64::MIN_POSITIVE)).exp();
         let steps = self.curve.iter().zip(0..);
-        steps.map(|(&x, step)| (exponential(x) - f64::from(step) / 50.0).abs()).fold(0.0, f64::max)
+        steps.map(|(&x, step)| (self.exponential(x) - f64::from(step) / 50.0).abs()).fold(0.0, f64::max)
+    }
+
+    /// Of an exponential distribution of the same mean, the share up to `x`.
+    pub(crate) fn exponential(&self, x: f64) -> f64 {
+        1.0 - (-x / self.mean.max(f64::MIN_POSITIVE)).exp()
     }
 }
 

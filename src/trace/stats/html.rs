@@ -1,12 +1,12 @@
 //! Statistics as one page that needs nothing else.
 
-use super::plot::{COLOURS, Plot, style};
-use super::{Distribution, Interval, ReuseStats, Stats};
+use super::plot::{COLOURS, Line, Plot, style};
+use super::{CurvePoint, Distribution, Interval, ReuseStats, Stats};
 use std::cmp::Reverse;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}\
     pre{font:12px/1.4 ui-monospace,monospace;overflow-x:auto;background:#f6f6f6;padding:1rem}\
-    .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(26rem,1fr));gap:1rem}\
+    .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1rem}\
     svg{width:100%}text{font:11px system-ui,sans-serif;fill:#444}.title{font-weight:600;font-size:13px;fill:#222}\
     .grid{stroke:#ddd;fill:none}";
 
@@ -27,10 +27,12 @@ impl Stats {
 
     fn plots(&self) -> Vec<Plot> {
         let arrivals = &self.arrivals;
-        let rate = arrivals.rate.iter().zip(0..).map(|(&rate, bin)| (f64::from(bin) * arrivals.bin_seconds, rate));
+        let rate =
+            arrivals.whole_bins().iter().zip(0..).map(|(&rate, bin)| (f64::from(bin) * arrivals.bin_seconds, rate));
         let lengths =
             vec![line("input", cumulative(&self.input_tokens)), line("output", cumulative(&self.output_tokens))];
-        let plot = |title: &str, x, y, log_x, lines| Plot { title: title.to_owned(), x, y, log_x, lines };
+        let plot =
+            |title: &str, x, y: &str, log_x, lines| Plot { title: title.to_owned(), x, y: y.to_owned(), log_x, lines };
         let mut plots = vec![
             plot("Arrivals", "seconds", "requests/s", false, vec![line("rate", rate.collect())]),
             plot("Lengths", "tokens", "share of requests", true, lengths),
@@ -52,11 +54,12 @@ impl Stats {
                 sizes("LRU", |size| size.lru),
                 sizes("clairvoyant", |size| size.clairvoyant),
             ];
-            let title = format!("Hit ratio by cache size, prefix: {}", escaped(&self.prefix.to_string()));
-            plots.push(plot(&title, "blocks", "block hit ratio", true, ratios));
+            let said = format!("block hit ratio, prefix: {}", escaped(&self.prefix.to_string()));
+            plots.push(plot("Hit ratio by cache size", "blocks", &said, true, ratios));
             let times = vec![line("reuse", cumulative(&reuse.reuse_seconds))];
             plots.push(plot("Reuse time", "seconds", "share of reuses", true, times));
             plots.push(self.reuse_by_category(reuse));
+            plots.extend(self.beside_published(reuse));
             let distances = vec![line("distance", cumulative(&reuse.stack_distance_blocks))];
             plots.push(plot("Stack distance", "blocks", "share of reuses", true, distances));
             let popular = reuse.popularity.iter().map(|top| (top.top_share * 100.0, top.reuse_share)).collect();
@@ -64,7 +67,7 @@ impl Stats {
                 "Popularity",
                 "most popular blocks, %",
                 "share of reuse",
-                false,
+                true,
                 vec![line("top", popular)],
             ));
         }
@@ -77,17 +80,45 @@ impl Stats {
         intervals.sort_by_key(|interval| Reverse(interval.seconds.count));
         let lines = intervals.into_iter().take(COLOURS.len());
         Plot {
-            title: "Reuse time after a request of a kind and turn".to_owned(),
+            title: "Reuse time by kind and turn; dashed: exponential fit".to_owned(),
             x: "seconds",
-            y: "share of reuses",
+            y: "share of reuses".to_owned(),
             log_x: true,
-            lines: lines.map(|interval| (escaped(&interval.name()), cumulative(&interval.seconds))).collect(),
+            lines: lines
+                .map(|interval| {
+                    let points = cumulative(&interval.seconds);
+                    let fitted = |&(x, _): &(f64, f64)| (x, interval.seconds.exponential(x));
+                    let beside = points.iter().map(fitted).collect();
+                    Line { name: escaped(&interval.name()), points, beside }
+                })
+                .collect(),
         }
+    }
+
+    /// The curves that were published of a file of this name; none where there are none.
+    fn beside_published(&self, reuse: &ReuseStats) -> Option<Plot> {
+        let published = self.published.as_ref().filter(|published| !published.curve.is_empty())?;
+        let line = |name: &str, ratio: fn(&CurvePoint) -> f64| {
+            let points = |curve: &[CurvePoint]| curve.iter().map(|point| (point.blocks as f64, ratio(point))).collect();
+            Line { name: name.to_owned(), points: points(&reuse.last_half_curve), beside: points(&published.curve) }
+        };
+        let lines = vec![
+            line("FIFO", |point| point.fifo),
+            line("LRU", |point| point.lru),
+            line("clairvoyant", |point| point.clairvoyant),
+        ];
+        Some(Plot {
+            title: "Second half by cache size; dashed: published".to_owned(),
+            x: "blocks",
+            y: format!("token hit ratio, prefix: {}", escaped(&self.prefix.to_string())),
+            log_x: true,
+            lines,
+        })
     }
 }
 
-fn line(name: &str, points: Vec<(f64, f64)>) -> (String, Vec<(f64, f64)>) {
-    (name.to_owned(), points)
+fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
+    Line { name: name.to_owned(), points, beside: Vec::new() }
 }
 
 fn cumulative(numbers: &Distribution) -> Vec<(f64, f64)> {

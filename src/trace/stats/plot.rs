@@ -6,17 +6,28 @@ use std::fmt::Write;
 pub(super) struct Plot {
     pub(super) title: String,
     pub(super) x: &'static str,
-    pub(super) y: &'static str,
+    /// Stands below the title, and may be longer than that.
+    pub(super) y: String,
     /// Powers of ten are equally far apart on the x axis.
     pub(super) log_x: bool,
-    pub(super) lines: Vec<(String, Vec<(f64, f64)>)>,
+    pub(super) lines: Vec<Line>,
+}
+
+/// A line of a plot.
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Beside each point of the line: drawn dashed, in the same colour. What it is, the title says.
+    pub(super) beside: Vec<(f64, f64)>,
 }
 
 const WIDTH: f64 = 460.0;
-const HEIGHT: f64 = 260.0;
+const HEIGHT: f64 = 272.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 14.0;
-const TOP: f64 = 30.0;
+const TOP: f64 = 42.0;
+/// What a logarithmic axis shows of zero, and of all that is smaller.
+const LEAST: f64 = 0.001;
 const BOTTOM: f64 = 44.0;
 /// Distinguishable with any colour vision (Okabe and Ito).
 pub(super) const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
@@ -24,8 +35,8 @@ pub(super) const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7
 impl Plot {
     /// The plot as an `svg` element.
     pub(super) fn to_svg(&self) -> String {
-        let place = |x: f64| if self.log_x { x.max(0.001).log10() } else { x };
-        let points = || self.lines.iter().flat_map(|(_, line)| line.iter());
+        let place = |x: f64| if self.log_x { x.max(LEAST).log10() } else { x };
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().chain(&line.beside));
         let (x_min, x_max) = range(points().map(|&(x, _)| place(x)));
         let (_, y_max) = range(points().map(|&(_, y)| y).chain([0.0]));
         let y_step = step(y_max / 4.0);
@@ -37,20 +48,22 @@ impl Plot {
             let _ =
                 write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{said}</text>");
         };
-        text(LEFT, 18.0, "start", "title", &self.title);
+        text(LEFT, 16.0, "start", "title", &self.title);
+        text(LEFT, 32.0, "start", "", &self.y);
         text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 6.0, "middle", "", self.x);
         let x_ticks = if self.log_x { log_ticks(x_min, x_max) } else { ticks(x_min, x_max) };
+        let clips = self.log_x && points().any(|&(x, _)| x < LEAST);
         for &x in &x_ticks {
-            text(across(x), HEIGHT - BOTTOM + 16.0, "middle", "", &number(x));
+            let least = if clips && x <= LEAST { "≤ " } else { "" };
+            text(across(x), HEIGHT - BOTTOM + 16.0, "middle", "", &format!("{least}{}", number(x)));
         }
         let y_ticks = ticks(0.0, y_max);
         for &y in &y_ticks {
             text(LEFT - 6.0, up(y) + 4.0, "end", "", &number(y));
         }
-        text(WIDTH - RIGHT, 18.0, "end", "", self.y);
-        for (index, (name, _)) in self.lines.iter().enumerate().filter(|_| self.lines.len() > 1) {
+        for (index, line) in self.lines.iter().enumerate().filter(|_| self.lines.len() > 1) {
             let colour = format!("series{}", index % COLOURS.len());
-            text(WIDTH - RIGHT - 4.0, HEIGHT - BOTTOM - 8.0 - 14.0 * index as f64, "end", &colour, name);
+            text(WIDTH - RIGHT - 4.0, HEIGHT - BOTTOM - 8.0 - 14.0 * index as f64, "end", &colour, &line.name);
         }
         for y in y_ticks.into_iter().map(up) {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{:.1}\"/>", WIDTH - RIGHT);
@@ -58,11 +71,14 @@ impl Plot {
         for x in x_ticks.into_iter().map(across) {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{:.1}\"/>", HEIGHT - BOTTOM);
         }
-        for (index, (_, line)) in self.lines.iter().enumerate() {
-            let path: Vec<String> = line.iter().map(|&(x, y)| format!("{:.1} {:.1}", across(x), up(y))).collect();
+        for (index, line) in self.lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
-            let _ =
-                write!(svg, "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" d=\"M{}\"/>", path.join("L"));
+            let drawn = [(&line.points, "1.8"), (&line.beside, "1.2\" stroke-dasharray=\"4 3")];
+            for (points, width) in drawn.into_iter().filter(|(points, _)| !points.is_empty()) {
+                let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1} {:.1}", across(x), up(y))).collect();
+                let path = path.join("L");
+                let _ = write!(svg, "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" d=\"M{path}\"/>");
+            }
         }
         svg + "</svg>"
     }

@@ -1,6 +1,7 @@
 //! What prompts share, how soon, and how large a cache must be to profit.
 
-use super::accesses::{Accesses, Eviction};
+use super::accesses::Accesses;
+use super::caches::{Caches, Eviction};
 use super::continuations::{Continuations, Continued};
 use super::distribution::Distribution;
 use crate::routing::block::BlockSize;
@@ -120,7 +121,7 @@ impl Interval {
 
 /// Sizes of which hits are computed, as shares of the distinct blocks.
 const SIZES: [f64; 5] = [0.01, 0.05, 0.10, 0.25, 0.50];
-const TOP: [f64; 3] = [0.01, 0.10, 0.20];
+const TOP: [f64; 7] = [0.01, 0.02, 0.05, 0.10, 0.20, 0.50, 1.0];
 /// All later turns count as one.
 const TURN_MAX: u32 = 4;
 
@@ -233,6 +234,7 @@ impl ReuseCollector {
         let continued = std::mem::take(&mut self.continuations).finish(self.requests.len());
         let top_root = self.roots.iter().map(|&root| self.uses[root as usize].count).max().unwrap_or(0);
         let all: Vec<f64> = self.intervals.iter().flatten().map(|&seconds| seconds.into()).collect();
+        let caches = self.accesses.caches();
         ReuseStats {
             blocks: total.blocks,
             distinct_blocks: self.accesses.distinct() as u64,
@@ -259,21 +261,22 @@ impl ReuseCollector {
             stack_distance_blocks: Distribution::of(
                 self.accesses.stack_distances().into_iter().map(f64::from).collect(),
             ),
-            cache_sizes: SIZES.map(|share| cache_size(&self.accesses, share)).to_vec(),
-            last_half_curve: curve_sizes.iter().map(|&blocks| self.curve_point(blocks)).collect(),
+            cache_sizes: SIZES.map(|share| cache_size(&self.accesses, &caches, share)).to_vec(),
+            last_half_curve: curve_sizes.iter().map(|&blocks| self.curve_point(&caches, blocks)).collect(),
         }
     }
 }
 
 impl ReuseCollector {
-    fn curve_point(&self, blocks: u64) -> CurvePoint {
+    fn curve_point(&self, caches: &Caches<'_>, blocks: u64) -> CurvePoint {
         let half = self.requests.len() / 2;
         let tokens = Sums::of(self.requests[half..].iter()).tokens;
         let hits = |eviction| {
             let mut hit_tokens = 0;
-            self.accesses.each_hits(eviction, usize::try_from(blocks).unwrap_or(usize::MAX), &mut |request, hits| {
+            caches.each_hits(eviction, usize::try_from(blocks).unwrap_or(usize::MAX), &mut |request, hits| {
                 if request >= half {
-                    hit_tokens += (hits * u64::from(self.block_size.tokens())).min(self.requests[request].tokens);
+                    let tokens = hits as u64 * u64::from(self.block_size.tokens());
+                    hit_tokens += tokens.min(self.requests[request].tokens);
                 }
             });
             ratio(hit_tokens, tokens)
@@ -328,9 +331,9 @@ fn interval((kind, turn): &(String, u32), seconds: &[f32]) -> Option<Interval> {
     (seconds.count > 0).then(|| Interval { kind: kind.clone(), turn: *turn, seconds, fit_distance })
 }
 
-fn cache_size(accesses: &Accesses, share: f64) -> CacheSize {
+fn cache_size(accesses: &Accesses, caches: &Caches<'_>, share: f64) -> CacheSize {
     let capacity = part(share, accesses.distinct());
-    let hits = |eviction| ratio(accesses.hits(eviction, capacity), accesses.total() as u64);
+    let hits = |eviction| ratio(caches.hits(eviction, capacity), accesses.total() as u64);
     CacheSize {
         share,
         blocks: capacity as u64,

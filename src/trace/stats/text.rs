@@ -44,9 +44,9 @@ impl Stats {
         const BARS_MAX: usize = 60;
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let arrivals = &self.arrivals;
-        let bins = arrivals.rate.len().div_ceil(BARS_MAX).max(1);
+        let bins = arrivals.whole_bins().len().div_ceil(BARS_MAX).max(1);
         let mean = |bins: &[f64]| bins.iter().sum::<f64>() / bins.len() as f64;
-        let rates: Vec<f64> = arrivals.rate.chunks(bins).map(mean).collect();
+        let rates: Vec<f64> = arrivals.whole_bins().chunks(bins).map(mean).collect();
         let most = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let bars: String = rates.iter().map(|rate| BARS[(rate / most * 7.0).round() as usize]).collect();
         format!("{bars} up to {most:.3}/s, {:.0} s each\n", arrivals.bin_seconds * bins as f64)
@@ -110,7 +110,7 @@ impl Stats {
             "{} blocks, {} distinct, {:.4} of these reused",
             reuse.blocks, reuse.distinct_blocks, reuse.reused_block_share
         );
-        let top = reuse.popularity.iter();
+        let top = reuse.popularity.iter().filter(|top| top.top_share < 1.0);
         let top: Vec<String> =
             top.map(|top| format!("top {:.0} % have {:.3}", top.top_share * 100.0, top.reuse_share)).collect();
         *text += &format!("\nof all reuse, the most popular blocks: {}", top.join(" · "));
@@ -155,13 +155,17 @@ impl Stats {
             said(published.lru_hit_ratios_match),
             published.lru_hit_ratios.map(|ratio| ratio.to_string()).join(" "),
         );
-        if let (Some(matches), Some(reuse)) = (published.curve_matches, &self.reuse) {
+        if let (Some(matches), Some(by), Some(reuse)) =
+            (published.curve_matches, published.curve_largest_difference, &self.reuse)
+        {
             *text += &format!(
-                "hit ratios by cache size, of the second half's tokens, prefix: {} ({})\n",
+                "hit ratios by cache size, of the second half's tokens, prefix: {} ({}: off by {by:.4} at most over {} sizes)\n",
                 self.prefix,
-                said(matches)
+                said(matches),
+                published.curve.len()
             );
-            let rows = reuse.last_half_curve.iter().zip(&published.curve).map(|(found, published)| {
+            let all = reuse.last_half_curve.iter().zip(&published.curve);
+            let rows = some_of(all.collect()).into_iter().map(|(found, published)| {
                 let pairs = [
                     (found.fifo, published.fifo),
                     (found.lru, published.lru),
@@ -173,6 +177,14 @@ impl Stats {
             *text += &format!("{}\n", table(&["blocks", "FIFO here / published", "LRU", "clairvoyant"], rows));
         }
     }
+}
+
+/// Of a long list, twelve that are equally far apart, the first and the last among them.
+fn some_of<T>(all: Vec<T>) -> Vec<T> {
+    const ROWS: usize = 12;
+    let last = all.len().saturating_sub(1);
+    let shown: Vec<usize> = (0..ROWS).map(|row| row * last / (ROWS - 1)).collect();
+    all.into_iter().enumerate().filter(|(index, _)| shown.contains(index)).map(|(_, one)| one).collect()
 }
 
 fn row(name: &str, numbers: &Distribution, digits: usize) -> Vec<String> {

@@ -31,9 +31,6 @@ pub struct UnknownPreset {
 /// How a trace is made. Lengths are in tokens unless said otherwise.
 pub(super) struct Model {
     pub(super) block_tokens: u32,
-    /// Requests in `seconds`.
-    pub(super) rows: f64,
-    pub(super) seconds: f64,
     pub(super) warmup_seconds: f64,
     pub(super) context_max: u32,
     /// More sessions than `rows` asks for: some requests do not fit their context and never come.
@@ -133,11 +130,6 @@ impl SyntheticPreset {
         block_size(self.model().block_tokens)
     }
 
-    /// Requests in the calibrated duration, and that duration in seconds.
-    pub const fn target(self) -> (f64, f64) {
-        (self.model().rows, self.model().seconds)
-    }
-
     pub(super) const fn model(self) -> &'static Model {
         match self {
             SyntheticPreset::QwenA => &QWEN_A,
@@ -169,11 +161,9 @@ const NOTHING: Length = log_normal(1.0, 0.0, 1.0, 1.0);
 
 const QWEN_A: Model = Model {
     block_tokens: 16,
-    rows: 43_058.0,
-    seconds: 7200.0,
     warmup_seconds: 1800.0,
     context_max: 20_000,
-    session_factor: 1.01,
+    session_factor: 1.021,
     session_sigma: 0.0,
     template_blocks: 3,
     sorts: &[
@@ -223,8 +213,6 @@ const QWEN_A: Model = Model {
 
 const QWEN_B: Model = Model {
     block_tokens: 16,
-    rows: 172_800.0,
-    seconds: 7200.0,
     warmup_seconds: 0.0,
     context_max: 30_000,
     session_factor: 1.0,
@@ -265,8 +253,6 @@ const QWEN_B: Model = Model {
 
 const QWEN_CODER: Model = Model {
     block_tokens: 16,
-    rows: 43_011.0,
-    seconds: 7200.0,
     warmup_seconds: 1800.0,
     context_max: 14_500,
     session_factor: 1.32,
@@ -293,8 +279,6 @@ const QWEN_CODER: Model = Model {
 
 const QWEN_THINKING: Model = Model {
     block_tokens: 16,
-    rows: 10_812.0,
-    seconds: 7200.0,
     warmup_seconds: 900.0,
     context_max: 31_000,
     session_factor: 1.0,
@@ -303,7 +287,7 @@ const QWEN_THINKING: Model = Model {
     sorts: &[Sort {
         name: "thinking",
         share: 1.0,
-        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(90.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
+        heads: &[Head { share: 0.76, count: 40, zipf: 1.2, blocks: log_normal(86.0, 0.7, 5.0, 600.0) }, one(0.24, 3.0)],
         root: log_normal(1500.0, 1.15, 20.0, 28_000.0),
         added: log_normal(300.0, 1.2, 5.0, 9000.0),
         output: log_normal(1665.0, 1.25, 1.0, 38_000.0),
@@ -319,8 +303,6 @@ const QWEN_THINKING: Model = Model {
 /// Every prompt begins with the same block, and a third of the requests continue another.
 const MOONCAKE: Model = Model {
     block_tokens: 512,
-    rows: 12_031.0,
-    seconds: 3537.0,
     warmup_seconds: 1200.0,
     context_max: 126_000,
     session_factor: 1.0,
@@ -332,10 +314,10 @@ const MOONCAKE: Model = Model {
         heads: &[one(1.0, 1.0)],
         root: log_normal(3900.0, 1.35, 100.0, 120_000.0),
         added: log_normal(1200.0, 1.5, 10.0, 60_000.0),
-        output: log_normal(350.0, 0.55, 1.0, 2000.0),
+        output: log_normal(300.0, 0.52, 1.0, 2000.0),
         gaps: &[(0.7, 110.0), (0.3, 500.0)],
     }],
-    go_on: &[0.30, 0.45, 0.55, 0.60],
+    go_on: &[0.27, 0.45, 0.55, 0.60],
     gap_seconds_min: 10.0,
     stripped_share: 0.0,
     fork_share: 0.0,

@@ -32,7 +32,7 @@ def run(kind, cap, warm=0, tokens=False):
             if n >= warm:
                 hit += min(h * B, L) if tokens else h
                 den += L if tokens else len(q)
-            for b in reversed(q):
+            for b in reversed(q) if kind == "lru" else q:
                 if kind == "lru":
                     if b in order:
                         order.remove(b)

@@ -1,12 +1,14 @@
 //! Each policy does what its source says, on small fleets; parameters read back; studies add up.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload, advise};
+use warmpath::replay::{Experiment, Fleet, Ledger, Loads, Setup, Slo, Study, Workload, advise};
 use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
-    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Placement, Prompt, Reported, Request, Router,
+    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router,
     SessionKey, Tier, Time,
 };
 use warmpath::sim::{Arrival, Category, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
@@ -176,10 +178,11 @@ fn policies_with_parameters_read_back_as_they_were_written() {
     }
     let held: PolicySpec = "lmetric:hold=0.25".parse().unwrap();
     assert_eq!(
-        (held.to_string().as_str(), held.tuning.hold()),
+        (held.to_string().as_str(), held.hold()),
         ("lmetric:hold=0.25", Some(Duration::from_millis(250)))
     );
-    assert_eq!(PolicySpec::default().tuning.hold(), None);
+    assert_eq!("lmetric".parse::<PolicySpec>().unwrap().hold(), None, "peers hold nothing");
+    assert_eq!("prefix_cost:hold=0".parse::<PolicySpec>().unwrap().hold(), None);
     let error = |text: &str| text.parse::<PolicySpec>().unwrap_err().to_string();
     assert_eq!(error("random:hold=-1"), "parameter hold of policy random must be a number of at least 0, not \"-1\"");
     assert!(error("nope").starts_with("unknown policy \"nope\"; there are random, "));
@@ -282,8 +285,44 @@ fn a_study_has_a_scenario_for_each_place_and_load_and_says_the_same_twice() {
     assert_eq!(markdown.matches("| prefix_cost |").count(), 5);
     assert!(markdown.contains("**") && markdown.contains(" ± "));
     let html = report.to_html();
-    assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (8, 8));
+    // Four plots for each of two fleets, and one of balance over time for each of four scenarios.
+    assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (12, 12));
+    let balance = |policy: usize| &report.scenarios[3].cells[policy].balance_over_time;
+    assert!(balance(0).len() >= 48 && balance(0).iter().all(|most| (1.0..=4.0).contains(most)), "{:?}", balance(0));
     assert!(!html.contains("NaN") && !html.contains("http"), "a page that needs nothing else");
+}
+
+/// A study that was cut off in the middle of a line does the rest, and only that, and finds the same.
+#[test]
+fn a_study_goes_on_where_it_was_cut_off() {
+    let study = study(Loads::OfCapacity(vec![0.4, 0.8]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.jsonl");
+    let whole = study.resume(&Ledger::open(&path).unwrap(), &|_, _| {}).unwrap();
+    assert_eq!(whole, study.run(&|_, _| {}).unwrap());
+    let text = std::fs::read_to_string(&path).unwrap();
+    // Two capacities; two fleets, two loads, three policies and two seeds.
+    assert_eq!(text.lines().count(), 2 + 24);
+    let cut: usize = text.lines().take(12).map(|line| line.len() + 1).sum();
+    std::fs::write(&path, &text[..cut + 40]).unwrap();
+    let (steps, replayed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = |requests, total| {
+        steps.fetch_add(u64::from(requests == 1 && total > 0), Ordering::Relaxed);
+        replayed.fetch_add(requests, Ordering::Relaxed);
+    };
+    assert_eq!(study.resume(&Ledger::open(&path).unwrap(), &progress).unwrap(), whole);
+    let each = study.workloads[0].requests();
+    assert_eq!((steps.into_inner(), replayed.into_inner()), (14 * each, 24 * each), "ten were there already");
+    let again = std::fs::read_to_string(&path).unwrap();
+    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<String>>();
+    assert_eq!(sorted(&again), sorted(&text));
+    // Another study finds only what is the same.
+    let other = Study { seeds: vec![2, 3], ..study.clone() };
+    assert_eq!(other.resume(&Ledger::open(&path).unwrap(), &|_, _| {}).unwrap(), other.run(&|_, _| {}).unwrap());
+    std::fs::write(&path, "{\"key\":\"a\"}\n").unwrap();
+    assert!(Ledger::open(&path).unwrap_err().to_string().starts_with("line 1 of "));
+    std::fs::write(&path, "something else").unwrap();
+    assert!(Ledger::open(&path).is_err(), "nobody's file is overwritten");
 }
 
 #[test]
@@ -355,24 +394,6 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     assert_eq!(experiment.run(&[spec], &|_| {}).unwrap().outcomes[0].policy, "dynamo:overlap_weight=20");
 }
 
-#[test]
-fn a_request_for_soon_is_placed_only_where_its_turn_comes_soon() {
-    let router = router("prefix_cost", 1);
-    let prompt = |tokens| Prompt::Blocks { contents: &[], tokens };
-    let request = |tokens| Request { namespace: Namespace::of_model(MODEL), prompt: prompt(tokens), session: None };
-    let soon = |tokens, now| {
-        router.route_soon(&request(tokens), &|_| true, Duration::from_millis(100), Time::from_secs_f64(now)).unwrap()
-    };
-    let Placement::Now(first) = soon(16_000, 0.0) else { panic!("an idle instance is given what comes") };
-    let Placement::Later { prefill, room_in } = soon(1_600, 0.1) else { panic!("a second of prefill is before it") };
-    assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
-    assert!(room_in > Duration::from_millis(900) && room_in < Duration::from_millis(1300), "{room_in:?}");
-    assert_eq!(router.in_flight(), 1, "what is held is not booked");
-    router.learn(Fact::FirstToken { request: first.request }, Time::from_secs_f64(1.0)).unwrap();
-    assert!(matches!(soon(1_600, 1.0), Placement::Now(_)));
-    assert_eq!(router.in_flight(), 2);
-}
-
 /// Of two that come while a long prefill runs, the shorter is placed first; all are served, with what they waited counted.
 #[test]
 fn a_router_that_holds_places_the_shorter_prefill_first() {
@@ -397,7 +418,7 @@ fn a_router_that_holds_places_the_shorter_prefill_first() {
         let waits: Vec<Duration> = served.iter().map(|request| request.first_token.since(request.arrived)).collect();
         (lengths, waits)
     };
-    let (at_once, _) = served("prefix_cost");
+    let (at_once, _) = served("prefix_cost:hold=0");
     assert_eq!(at_once, [32_000, 64_000, 500]);
     let (held, waits) = served("prefix_cost:hold=0.1");
     assert_eq!(held, [32_000, 500, 64_000]);

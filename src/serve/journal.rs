@@ -8,6 +8,7 @@ mod verdict;
 pub use verdict::{Suspect, Verdict};
 
 use super::telemetry::metrics::{Cached, Compared, Progress, Totals};
+use crate::routing::admission::Waited;
 use crate::routing::{Decision, RequestId, Time};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     pub decision: Decision,
     pub at: Time,
     pub why: Why,
+    /// How it waited before, if it did.
+    pub waited: Option<Waited>,
     pub ttft: Option<f64>,
     pub ended: Option<Progress>,
 }
@@ -101,7 +104,16 @@ impl Journal {
     /// A decision was made. `looked_up` says whether the prompt's content was known.
     pub fn decided(&self, at: Time, decision: &Decision, looked_up: bool) {
         let why = Why::of(decision, looked_up);
-        *self.slot(decision.request).lock() = Some(Entry { decision: *decision, at, why, ttft: None, ended: None });
+        let (decision, waited, ttft, ended) = (*decision, None, None, None);
+        *self.slot(decision.request).lock() = Some(Entry { decision, at, why, waited, ttft, ended });
+    }
+
+    /// It waited so before its decision was made.
+    pub fn waited(&self, request: RequestId, waited: Waited) {
+        let mut slot = self.slot(request).lock();
+        if let Some(entry) = slot.as_mut().filter(|entry| entry.decision.request == request) {
+            entry.waited = Some(waited);
+        }
     }
 
     /// A request came so far, so many seconds after its decision.

@@ -151,7 +151,11 @@ pub fn config(instances: Vec<Instance>) -> Config {
         server,
         http: Http::default(),
         health,
-        routing: warmpath::routing::Config::default(),
+        routing: warmpath::routing::Config {
+            // Most tests ask again and again and tell of no first token.
+            tuning: warmpath::routing::policy::Tuning::default().with_hold(0.0),
+            ..warmpath::routing::Config::default()
+        },
         instances,
         tokenizers: Vec::new(),
         recorder: None,

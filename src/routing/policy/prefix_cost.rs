@@ -35,6 +35,9 @@ use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;
 use std::cmp::Reverse;
 
+/// Seconds of prefill at an instance behind which nothing is placed there yet.
+pub(super) const HOLD_SECONDS: f64 = 0.0;
+
 pub(super) struct PrefixCost {
     tight: Weights,
     roomy: Weights,

@@ -37,13 +37,17 @@ fn chosen(router: &Router, ids: std::ops::Range<u64>, tokens: u32) -> u16 {
 }
 
 fn store(router: &Router, instance: u16, ids: std::ops::Range<u64>) {
+    store_in(router, instance, Tier::Gpu, ids);
+}
+
+fn store_in(router: &Router, instance: u16, tier: Tier, ids: std::ops::Range<u64>) {
     let names: Vec<EngineHash> = ids.clone().map(EngineHash).collect();
     let contents: Vec<ContentHash> = ids.map(ContentHash).collect();
     let parent = Parent::Root { lora: None, cache_salt: None };
     let content = Content::Hashes(&contents);
     router
         .learn(
-            Fact::Stored { instance: InstanceId(instance), tier: Tier::Gpu, parent, blocks: &names, content },
+            Fact::Stored { instance: InstanceId(instance), tier, parent, blocks: &names, content },
             Time::ZERO,
         )
         .unwrap();
@@ -77,6 +81,55 @@ fn who_knows_prefixes_follows_them_on_an_idle_fleet() {
         let router = router(policy, 4);
         store(&router, 2, 0..100);
         assert_eq!(chosen(&router, 0..100, 1601), 2, "{policy}");
+    }
+}
+
+#[test]
+fn a_hot_prefix_is_copied_once_one_instance_is_not_enough() {
+    let router = router("prefix_cost", 4);
+    store(&router, 2, 0..1000);
+    let asked: Vec<u16> = (0..40).map(|_| chosen(&router, 0..1000, 24_000)).collect();
+    assert_eq!(asked[..2], [2, 2], "where it is, while that is cheaper");
+    let holders: BTreeSet<u16> = asked.iter().copied().collect();
+    assert_eq!(holders.len(), 4, "and then everywhere: {asked:?}");
+}
+
+#[test]
+fn what_is_not_known_exactly_counts_in_part() {
+    let router = router("prefix_cost", 2);
+    store(&router, 0, 0..1000);
+    store(&router, 1, 0..1000);
+    let doubt = |instance, knowledge| {
+        router.learn(Fact::Known { instance: InstanceId(instance), knowledge }, Time::ZERO).unwrap();
+        let first = ask(&router, 0..1000, 16_001, None);
+        router.learn(Fact::Abandoned { request: first.request }, Time::ZERO).unwrap();
+        first.instance.0
+    };
+    assert_eq!(doubt(0, Knowledge::Degraded), 1);
+    assert_eq!((doubt(0, Knowledge::Exact), doubt(1, Knowledge::Degraded)), (0, 0));
+}
+
+/// What is cached in a slower tier spares less, and so much less is waited for it.
+#[test]
+fn ours_weighs_a_cached_prefix_by_its_tier() {
+    let router = router("prefix_cost", 4);
+    store_in(&router, 1, Tier::Storage, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 1, "a disk is better than nothing");
+    let router = self::router("prefix_cost", 4);
+    store_in(&router, 1, Tier::Storage, 0..1000);
+    store_in(&router, 2, Tier::Cpu, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 2, "the host's memory is better than a disk");
+    let router = self::router("prefix_cost", 4);
+    store_in(&router, 2, Tier::Cpu, 0..1000);
+    store(&router, 3, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 3, "and the GPU's is best");
+    // Some prefill is before it where most is cached: it waits for the GPU's memory and not for the disk.
+    for (tier, goes) in [(Tier::Gpu, true), (Tier::Storage, false)] {
+        let router = self::router("prefix_cost", 2);
+        store(&router, 0, 5000..5400);
+        store_in(&router, 0, tier, 0..1000);
+        assert_eq!(chosen(&router, 5000..5400, 12_000), 0, "six thousand uncached tokens are before it");
+        assert_eq!(chosen(&router, 0..1000, 16_001) == 0, goes, "{tier:?}");
     }
 }
 
@@ -290,6 +343,27 @@ fn a_study_has_a_scenario_for_each_place_and_load_and_says_the_same_twice() {
     let balance = |policy: usize| &report.scenarios[3].cells[policy].balance_over_time;
     assert!(balance(0).len() >= 48 && balance(0).iter().all(|most| (1.0..=4.0).contains(most)), "{:?}", balance(0));
     assert!(!html.contains("NaN") && !html.contains("http"), "a page that needs nothing else");
+}
+
+#[test]
+fn goodput_is_the_share_of_requests_answered_in_time() {
+    let workload = workload(1000);
+    let goodput = |ttft, tpot| {
+        let slo = Slo { ttft: Duration::from_millis(ttft), tpot: Some(Duration::from_millis(tpot)) };
+        let setup = Setup { slo, ..setup(PolicyKind::PrefixCost, Conditions::default()) };
+        let (mut good, mut all) = (0, 0);
+        let outcome = setup.replay_each(&workload, &|_| {}, &mut |served| {
+            let decode = served.finished.since(served.first_token);
+            let in_time = decode <= slo.tpot.unwrap() * (served.output_tokens - 1);
+            good += u32::from(served.first_token.since(served.arrived) <= slo.ttft && in_time);
+            all += 1;
+        });
+        assert_eq!(outcome.goodput, f64::from(good) / f64::from(all), "what is held counts from when it came");
+        outcome.goodput
+    };
+    let shares = [goodput(1, 1), goodput(300, 40), goodput(2000, 40), goodput(3_600_000, 3_600_000)];
+    assert_eq!((shares[0], shares[3]), (0.0, 1.0));
+    assert!(0.0 < shares[1] && shares[1] < shares[2] && shares[2] < 1.0, "{shares:?}");
 }
 
 /// A study that was cut off in the middle of a line does the rest, and only that, and finds the same.

@@ -120,7 +120,7 @@ struct Looked<'a> {
     /// Tokens of the prompt that the index knows an instance to have cached.
     cached: &'a dyn Fn(InstanceId) -> u32,
     policy: &'a dyn Policy,
-    /// What it holds requests by, if it does.
+    /// Behind how much prefill no request is placed, if any is held.
     hold: Option<Duration>,
 }
 
@@ -500,7 +500,9 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold: ruling.hold }))
+        // Where it is told late what is done, an instance must have enough to do until then.
+        let hold = ruling.hold.map(|hold| hold + fleet.late());
+        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold }))
     }
 
     fn join(&self, instance: InstanceId, model: &str, knowledge: Knowledge) -> Result<(), LearnError> {

@@ -184,7 +184,7 @@ impl Status {
         let (sources, fleet_problems) = core.found();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            policy: config.policy_spec().to_string(),
+            policy: config.policy_spec().without_hold().to_string(),
             uptime_seconds: core.now().as_secs_f64(),
             draining: core.is_draining(),
             verdict: Verdict::of(core.journal(), &knowledge),

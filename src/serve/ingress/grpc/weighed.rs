@@ -50,7 +50,7 @@ pub(super) fn answer(core: &Core, explanation: &Explanation, is_estimated: bool)
         chosen: name(explanation.chosen),
         prompt_tokens: explanation.prompt_tokens,
         is_estimated,
-        policy: core.router().config().policy_spec().to_string(),
+        policy: core.router().config().policy_spec().without_hold().to_string(),
         instances: instances.into_iter().map(|(_, weighed)| weighed).collect(),
     }
 }

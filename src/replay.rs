@@ -11,6 +11,7 @@ mod measured;
 mod outcome;
 mod report;
 mod study;
+mod timeline;
 mod workload;
 
 pub use advice::{Advice, advise};
@@ -18,5 +19,5 @@ pub use experiment::{Experiment, Fleet, ReplayError, Setup};
 pub use measured::{Answered, Endpoint};
 pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};
-pub use study::{CAPACITY_POLICY, Cell, Figure, Loads, Scenario, Standing, Study, StudyReport, Versus};
+pub use study::{CAPACITY_POLICY, Cell, Figure, Ledger, LedgerError, Loads, Scenario, Standing, Study, StudyReport, Versus};
 pub use workload::Workload;

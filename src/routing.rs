@@ -22,13 +22,13 @@ mod rules;
 mod tiers;
 mod time;
 
-pub use decision::{Decision, Explanation, Placement, RequestId, Unasked};
+pub use decision::{Decision, Explanation, RequestId, Unasked};
 pub use error::{LearnError, RouteError};
 pub use fact::{Availability, Content, Fact, InstanceId, Knowledge, Parent, Tier};
 pub use fleet::{InstanceState, Load, Reported};
 pub use prefill::PrefillModel;
 pub use request::{Prompt, Request, SessionKey, guessed_block};
-pub use router::{Config, Router};
+pub use router::{Config, HOLD_MAX, Router};
 pub use rules::Rules;
 pub use tiers::TierWeights;
 pub use time::Time;

@@ -4,11 +4,13 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use warmpath::routing::admission::{
-    Ask, CallerKey, Full, Limits, PoolKey, Priority, QUANTUM_TOKENS, Queue, Saturation, Ticket,
+    Ask, CallerKey, Full, LOOK_EVERY, Limits, PATIENCE, PoolKey, Priority, QUANTUM_TOKENS, Queue, Refusal, Saturation,
+    Ticket, Waited,
 };
 use warmpath::routing::block::Namespace;
+use warmpath::routing::policy::Tuning;
 use warmpath::routing::{
-    Availability, Config, Fact, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, Time,
+    Availability, Config, Fact, HOLD_MAX, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, Time,
 };
 
 const WIDE: Limits = Limits { requests_max: 1 << 20, bytes_max: 1 << 40 };
@@ -17,8 +19,16 @@ fn ask(priority: Priority, caller: u64, tokens: u32) -> Ask {
     Ask { priority, caller: CallerKey(caller), pool: PoolKey(0), tokens, bytes: 100 }
 }
 
+/// What who waits is told where nothing is held.
+const SATURATED: Refusal = Refusal::Saturated { prefill: Duration::ZERO };
+
 fn push(queue: &mut Queue, ask: Ask) -> Ticket {
-    queue.push(Time::ZERO, ask).expect("there is room to wait").0
+    queue.push(Time::ZERO, ask, &SATURATED).expect("there is room to wait").0
+}
+
+fn held(prefill: f64, room_in: f64) -> Refusal {
+    let [prefill, room_in] = [prefill, room_in].map(Duration::from_secs_f64);
+    Refusal::Held { prefill, room_in }
 }
 
 /// Admits whoever is next.
@@ -74,7 +84,7 @@ proptest! {
                         (own.len(), own.iter().map(|one| one.bytes).sum::<usize>())
                     };
                     let own = of(&waiting, asked.caller);
-                    match queue.push(now, asked) {
+                    match queue.push(now, asked, &SATURATED) {
                         Ok((ticket, displaced)) => {
                             for gone in displaced {
                                 let caller = waiting[&gone].caller;
@@ -112,7 +122,7 @@ proptest! {
                     prop_assert!(queue.admitted(now, ticket).is_some());
                     waiting.remove(&ticket);
                 } else {
-                    queue.held_back(ticket);
+                    queue.held_back(now, ticket, &SATURATED);
                 }
             }
             for (pool, &room) in room.iter().enumerate() {
@@ -246,17 +256,18 @@ fn who_comes_urgently_goes_before_those_who_waited() {
 fn one_caller_cannot_fill_the_queue_for_the_others() {
     let mut queue = Queue::new(Limits { requests_max: 100, bytes_max: 1 << 20 });
     let mut hog = BTreeSet::new();
-    while let Ok((ticket, displaced)) = queue.push(Time::ZERO, ask(Priority::Normal, 1, 10)) {
+    while let Ok((ticket, displaced)) = queue.push(Time::ZERO, ask(Priority::Normal, 1, 10), &SATURATED) {
         assert!(displaced.is_empty());
         hog.insert(ticket);
     }
     assert_eq!(hog.len(), 100);
     for arrived in 0..50 {
-        let (_, displaced) = queue.push(Time::ZERO, ask(Priority::Normal, 2, 10)).expect("it holds less");
+        let (_, displaced) = queue.push(Time::ZERO, ask(Priority::Normal, 2, 10), &SATURATED).expect("it holds less");
         assert_eq!(displaced, [hog.pop_last().unwrap()], "the latest of the hog's, for number {arrived}");
     }
-    assert_eq!(queue.push(Time::ZERO, ask(Priority::Normal, 2, 10)), Err(Full), "now both hold half");
-    assert!(queue.push(Time::ZERO, ask(Priority::Low, 1, 10)).is_ok(), "another class is another queue");
+    let full = queue.push(Time::ZERO, ask(Priority::Normal, 2, 10), &SATURATED);
+    assert_eq!(full, Err(Full), "now both hold half");
+    assert!(queue.push(Time::ZERO, ask(Priority::Low, 1, 10), &SATURATED).is_ok(), "another class is another queue");
 }
 
 #[test]
@@ -265,19 +276,127 @@ fn one_at_a_time_tries_and_who_found_no_room_waits_for_the_next_fact() {
     let (first, second) =
         (push(&mut queue, ask(Priority::Normal, 1, 10)), push(&mut queue, ask(Priority::Normal, 1, 10)));
     assert_eq!((queue.next_turn(), queue.next_turn()), (Some(first), None));
-    queue.held_back(first);
+    queue.held_back(Time::ZERO, first, &SATURATED);
     assert_eq!(queue.next_turn(), None);
     queue.room();
     assert_eq!(queue.next_turn(), Some(first));
     // A fact that comes while it tries may be what it needs.
     queue.room();
-    queue.held_back(first);
+    queue.held_back(Time::ZERO, first, &SATURATED);
     assert_eq!(queue.next_turn(), Some(first));
     // Who leaves with the turn does not take it along.
     assert!(queue.remove(first));
     assert_eq!(queue.next_turn(), Some(second));
-    assert_eq!(queue.admitted(Time::ZERO + Duration::from_secs(3), second), Some(Duration::from_secs(3)));
+    let waited = Waited { time: Duration::from_secs(3), was_held: false };
+    assert_eq!(queue.admitted(Time::ZERO + waited.time, second), Some(waited));
     assert!(queue.is_empty() && !queue.waits(PoolKey(0)));
+}
+
+/// Whoever is held wants another instance than the next one may: all of them try, the one that takes least first.
+#[test]
+fn of_those_held_each_tries_once_a_round_the_shortest_first() {
+    let mut queue = Queue::new(WIDE);
+    let mut hold = |at: f64, prefill| {
+        queue.push(Time::from_secs_f64(at), ask(Priority::Normal, 1, 10), &held(prefill, 5.0)).unwrap().0
+    };
+    // Due at 3, at 1.5, at 2.3 and at 1.
+    let tickets = [hold(0.0, 1.0), hold(0.0, 0.5), hold(2.0, 0.1), hold(1.0, 0.0)];
+    let by_due = [tickets[3], tickets[1], tickets[2], tickets[0]];
+    for _round in 0..2 {
+        let mut tried = Vec::new();
+        while let Some(ticket) = queue.next_turn() {
+            tried.push(ticket);
+            queue.held_back(Time::from_secs_f64(2.0), ticket, &held(1.0, 5.0));
+        }
+        assert_eq!(tried, by_due);
+        queue.room();
+    }
+    assert_eq!((queue.queued(Priority::Normal).requests, queue.queued(Priority::Normal).held), (4, 4));
+    // One may now be saturated, and with it all of its pool.
+    let first = queue.next_turn().unwrap();
+    queue.held_back(Time::from_secs_f64(2.0), first, &SATURATED);
+    assert_eq!((queue.next_turn(), queue.queued(Priority::Normal).held), (None, 3));
+    queue.room();
+    let waited = |was_held| Some(Waited { time: Duration::from_secs(2), was_held });
+    for (ticket, expected) in [(tickets[3], waited(false)), (tickets[1], waited(true))] {
+        let since = if ticket == tickets[3] { 3.0 } else { 2.0 };
+        assert_eq!(queue.next_turn(), Some(ticket));
+        assert_eq!(queue.admitted(Time::from_secs_f64(since), ticket), expected);
+    }
+    assert_eq!(queue.queued(Priority::Normal).held, 2);
+}
+
+#[test]
+fn those_held_are_looked_at_when_there_should_be_room_and_not_sooner() {
+    let mut queue = Queue::new(WIDE);
+    assert_eq!(queue.next_look(), None);
+    let at = |seconds| Time::from_secs_f64(seconds);
+    let (late, _) = queue.push(at(1.0), ask(Priority::Normal, 1, 10), &held(0.2, 4.0)).unwrap();
+    assert_eq!(queue.next_look(), Some(at(5.0) + LOOK_EVERY));
+    let (soon, _) = queue.push(at(1.0), ask(Priority::Normal, 1, 10), &held(0.1, 1.0)).unwrap();
+    assert_eq!(queue.next_look(), Some(at(2.0) + LOOK_EVERY));
+    while let Some(ticket) = queue.next_turn() {
+        queue.held_back(at(1.0), ticket, &held(0.1, 1.0));
+    }
+    assert!(!queue.look(at(1.9)), "it is too early");
+    assert_eq!(queue.next_turn(), None);
+    assert!(queue.look(at(2.0) + LOOK_EVERY));
+    assert_eq!((queue.next_turn(), queue.next_look()), (Some(soon), None));
+    queue.held_back(at(2.1), soon, &held(0.1, 0.5));
+    assert_eq!(queue.next_look(), Some(at(2.6) + LOOK_EVERY));
+    assert!(queue.remove(soon) && queue.remove(late));
+    assert_eq!(queue.next_look(), None, "nobody is held");
+}
+
+proptest! {
+    /// However short those are that come after it, who is held is overtaken only by those that come within its patience.
+    #[test]
+    fn a_long_prefill_is_not_overtaken_for_ever(prefills in prop::collection::vec(0.01..4.0_f64, 2..60), gap in 0.01..1.0_f64) {
+        let mut queue = Queue::new(WIDE);
+        let mut came = BTreeMap::new();
+        for (at, &prefill) in prefills.iter().enumerate() {
+            let at = at as f64 * gap;
+            let pushed = queue.push(Time::from_secs_f64(at), ask(Priority::Normal, 1, 10), &held(prefill, 1.0));
+            came.insert(pushed.unwrap().0, (at, prefill));
+        }
+        let mut placed: Vec<(f64, f64)> = Vec::new();
+        while let Some(ticket) = queue.next_turn() {
+            queue.admitted(Time::from_secs_f64(100.0), ticket);
+            placed.push(came[&ticket]);
+        }
+        prop_assert_eq!(placed.len(), prefills.len());
+        for (place, (at, prefill)) in placed.iter().enumerate() {
+            for (before, _) in &placed[..place] {
+                prop_assert!(*before <= at + PATIENCE * prefill + 1e-6, "{} overtakes {} with {}", before, at, prefill);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
+    let router = Router::new(Config { tuning: Tuning::default().with_hold(0.1), ..Config::default() });
+    router.learn(Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact }, Time::ZERO).unwrap();
+    let soon = |tokens, waited, now| {
+        let (waited, now) = (Duration::from_secs_f64(waited), Time::from_secs_f64(now));
+        router.route_with_room(&request(tokens), &|_| true, waited, now)
+    };
+    let first = soon(160_000, 0.0, 0.0).expect("an idle instance is given what comes");
+    let Err(RouteError::Held { prefill, room_in }) = soon(1_600, 0.0, 0.1) else { panic!("seconds of prefill are before it") };
+    assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
+    assert!(room_in > Duration::from_secs(9) && room_in <= HOLD_MAX, "{room_in:?}");
+    assert_eq!(router.in_flight(), 1, "what is held is not booked");
+    let held = router.explain(&request(1_600), &|_| true, Time::from_secs_f64(0.1)).unwrap().refusal;
+    assert_eq!(held, Some(Refusal::Held { prefill, room_in }));
+    assert!(soon(1_600, HOLD_MAX.as_secs_f64(), 0.1).is_ok(), "nobody is held for longer, whatever the estimates");
+    router.learn(Fact::FirstToken { request: first.request }, Time::from_secs_f64(1.0)).unwrap();
+    router.learn(Fact::TimePassed, Time::from_secs_f64(2.0)).unwrap();
+    assert!(soon(1_600, 0.0, 2.0).is_ok());
+    // The rules may change.
+    let rules = Config { tuning: Tuning::default().with_hold(0.0), ..Config::default() }.rules();
+    assert!(soon(160_000, 0.0, 3.0).is_ok() && soon(1_600, 0.0, 3.0).is_err());
+    router.learn(Fact::Ruled { rules }, Time::from_secs_f64(3.0)).unwrap();
+    assert!(soon(1_600, 0.0, 3.0).is_ok() && !router.holds());
 }
 
 #[test]
@@ -301,7 +420,7 @@ fn who_is_refused_is_told_when_to_come_back() {
 const BOUNDS: Saturation = Saturation { prefill_tokens_max: Some(1_000), kv_usage_max: Some(0.9) };
 
 fn fleet(instances: u16) -> Router {
-    let router = Router::new(Config { saturation: Some(BOUNDS), ..Config::default() });
+    let router = Router::new(Config { saturation: Some(BOUNDS), tuning: Tuning::default().with_hold(0.0), ..Config::default() });
     for instance in (0..instances).map(InstanceId) {
         router.learn(Fact::Joined { instance, model: "m", knowledge: Knowledge::Exact }, Time::ZERO).unwrap();
     }
@@ -315,28 +434,29 @@ fn request(tokens: u32) -> Request<'static> {
 #[test]
 fn saturation_is_a_matter_of_tokens_and_ends_with_the_first_token() {
     let (router, now) = (fleet(2), Time::ZERO);
-    let place = || router.route_unsaturated(&request(600), &|_| true, now);
+    let place = || router.route_with_room(&request(600), &|_| true, Duration::ZERO, now);
+    let saturated = Err(RouteError::Saturated { prefill: Duration::ZERO });
     // Two each: the second one goes beyond the bound, and the bound is what stands in the way of the third.
     let placed: Vec<_> = (0..4).map(|_| place().unwrap()).collect();
-    assert_eq!(place(), Err(RouteError::Saturated { instances: 2 }));
+    assert_eq!(place(), saturated);
     assert_eq!(router.in_flight(), 4, "who is refused is not booked");
     router.learn(Fact::FirstToken { request: placed[0].request }, now).unwrap();
     assert!(place().is_ok());
-    assert_eq!(place(), Err(RouteError::Saturated { instances: 2 }));
+    assert_eq!(place(), saturated);
     assert!(router.route(&request(600), now).is_ok(), "the door without a bound has none");
     // Whoever may not be asked does not count.
     let down = Fact::Changed { instance: InstanceId(0), availability: Availability::Down };
     router.learn(down, now).unwrap();
-    assert_eq!(place(), Err(RouteError::Saturated { instances: 1 }));
+    assert_eq!(place(), saturated);
 }
 
 #[test]
 fn many_small_requests_are_not_many_tokens() {
     let router = fleet(1);
     for _ in 0..100 {
-        router.route_unsaturated(&request(9), &|_| true, Time::ZERO).expect("900 tokens are less than 1000");
+        router.route_with_room(&request(9), &|_| true, Duration::ZERO, Time::ZERO).expect("900 tokens are less than 1000");
     }
-    let long = router.route_unsaturated(&request(1 << 20), &|_| true, Time::ZERO);
+    let long = router.route_with_room(&request(1 << 20), &|_| true, Duration::ZERO, Time::ZERO);
     assert!(long.is_ok(), "a prompt longer than the bound is not refused for ever");
 }
 
@@ -346,10 +466,11 @@ fn blocks_in_use_saturate_only_while_someone_waits_for_some() {
     let said = |waiting, cache_usage| {
         let load = Reported { waiting, running: 3, cache_usage };
         router.learn(Fact::Reported { instance, load }, Time::ZERO).unwrap();
-        router.route_unsaturated(&request(1), &|_| true, Time::ZERO).is_ok()
+        router.route_with_room(&request(1), &|_| true, Duration::ZERO, Time::ZERO).is_ok()
     };
     assert!(said(0, 0.99) && said(5, 0.5));
     assert!(!said(1, 0.9));
     let later = Time::ZERO + Duration::from_secs(60);
-    assert!(router.route_unsaturated(&request(1), &|_| true, later).is_ok(), "an old report says nothing");
+    let placed = router.route_with_room(&request(1), &|_| true, Duration::ZERO, later);
+    assert!(placed.is_ok(), "an old report says nothing");
 }

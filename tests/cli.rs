@@ -35,6 +35,34 @@ fn the_demo_ends_well_and_says_what_was_won() {
     }
 }
 
+/// Killed when it had finished something; then it does the rest and says what one that was never killed says.
+#[test]
+fn a_study_that_is_killed_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.jsonl");
+    let study = ["replay", CONVERSATION, "--limit", "1500", "--instances", "2,4", "--seeds", "4", "--json", "-"];
+    let resumed = [&study[..], &["--resume", ledger.to_str().unwrap()]].concat();
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_warmpath"))
+        .args(&resumed)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let finished = || std::fs::read_to_string(&ledger).map_or(0, |text| text.lines().count());
+    while finished() < 2 && killed.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(finished() >= 2);
+    let said = succeeds(&resumed);
+    // Two fleets, three policies, four seeds: each once, whatever was half written.
+    assert_eq!(finished(), 24);
+    assert_eq!(said, succeeds(&study));
+    std::fs::write(&ledger, "mine\n").unwrap();
+    assert!(fails(&resumed).contains("line 1 of "));
+}
+
 #[test]
 fn step_times_are_fitted_told_and_replayed_with() {
     let folder = tempfile::tempdir().unwrap();

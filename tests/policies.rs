@@ -1,12 +1,14 @@
 //! Each policy does what its source says, on small fleets; parameters read back; studies add up.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use warmpath::replay::{Experiment, Fleet, Loads, Setup, Slo, Study, Workload, advise};
+use warmpath::replay::{Experiment, Fleet, Ledger, Loads, Setup, Slo, Study, Workload, advise};
 use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
-    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Placement, Prompt, Reported, Request, Router,
+    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router,
     SessionKey, Tier, Time,
 };
 use warmpath::sim::{Arrival, Category, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
@@ -35,13 +37,17 @@ fn chosen(router: &Router, ids: std::ops::Range<u64>, tokens: u32) -> u16 {
 }
 
 fn store(router: &Router, instance: u16, ids: std::ops::Range<u64>) {
+    store_in(router, instance, Tier::Gpu, ids);
+}
+
+fn store_in(router: &Router, instance: u16, tier: Tier, ids: std::ops::Range<u64>) {
     let names: Vec<EngineHash> = ids.clone().map(EngineHash).collect();
     let contents: Vec<ContentHash> = ids.map(ContentHash).collect();
     let parent = Parent::Root { lora: None, cache_salt: None };
     let content = Content::Hashes(&contents);
     router
         .learn(
-            Fact::Stored { instance: InstanceId(instance), tier: Tier::Gpu, parent, blocks: &names, content },
+            Fact::Stored { instance: InstanceId(instance), tier, parent, blocks: &names, content },
             Time::ZERO,
         )
         .unwrap();
@@ -75,6 +81,55 @@ fn who_knows_prefixes_follows_them_on_an_idle_fleet() {
         let router = router(policy, 4);
         store(&router, 2, 0..100);
         assert_eq!(chosen(&router, 0..100, 1601), 2, "{policy}");
+    }
+}
+
+#[test]
+fn a_hot_prefix_is_copied_once_one_instance_is_not_enough() {
+    let router = router("prefix_cost", 4);
+    store(&router, 2, 0..1000);
+    let asked: Vec<u16> = (0..40).map(|_| chosen(&router, 0..1000, 24_000)).collect();
+    assert_eq!(asked[..2], [2, 2], "where it is, while that is cheaper");
+    let holders: BTreeSet<u16> = asked.iter().copied().collect();
+    assert_eq!(holders.len(), 4, "and then everywhere: {asked:?}");
+}
+
+#[test]
+fn what_is_not_known_exactly_counts_in_part() {
+    let router = router("prefix_cost", 2);
+    store(&router, 0, 0..1000);
+    store(&router, 1, 0..1000);
+    let doubt = |instance, knowledge| {
+        router.learn(Fact::Known { instance: InstanceId(instance), knowledge }, Time::ZERO).unwrap();
+        let first = ask(&router, 0..1000, 16_001, None);
+        router.learn(Fact::Abandoned { request: first.request }, Time::ZERO).unwrap();
+        first.instance.0
+    };
+    assert_eq!(doubt(0, Knowledge::Degraded), 1);
+    assert_eq!((doubt(0, Knowledge::Exact), doubt(1, Knowledge::Degraded)), (0, 0));
+}
+
+/// What is cached in a slower tier spares less, and so much less is waited for it.
+#[test]
+fn ours_weighs_a_cached_prefix_by_its_tier() {
+    let router = router("prefix_cost", 4);
+    store_in(&router, 1, Tier::Storage, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 1, "a disk is better than nothing");
+    let router = self::router("prefix_cost", 4);
+    store_in(&router, 1, Tier::Storage, 0..1000);
+    store_in(&router, 2, Tier::Cpu, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 2, "the host's memory is better than a disk");
+    let router = self::router("prefix_cost", 4);
+    store_in(&router, 2, Tier::Cpu, 0..1000);
+    store(&router, 3, 0..1000);
+    assert_eq!(chosen(&router, 0..1000, 16_001), 3, "and the GPU's is best");
+    // Some prefill is before it where most is cached: it waits for the GPU's memory and not for the disk.
+    for (tier, goes) in [(Tier::Gpu, true), (Tier::Storage, false)] {
+        let router = self::router("prefix_cost", 2);
+        store(&router, 0, 5000..5400);
+        store_in(&router, 0, tier, 0..1000);
+        assert_eq!(chosen(&router, 5000..5400, 12_000), 0, "six thousand uncached tokens are before it");
+        assert_eq!(chosen(&router, 0..1000, 16_001) == 0, goes, "{tier:?}");
     }
 }
 
@@ -176,10 +231,11 @@ fn policies_with_parameters_read_back_as_they_were_written() {
     }
     let held: PolicySpec = "lmetric:hold=0.25".parse().unwrap();
     assert_eq!(
-        (held.to_string().as_str(), held.tuning.hold()),
+        (held.to_string().as_str(), held.hold()),
         ("lmetric:hold=0.25", Some(Duration::from_millis(250)))
     );
-    assert_eq!(PolicySpec::default().tuning.hold(), None);
+    assert_eq!("lmetric".parse::<PolicySpec>().unwrap().hold(), None, "peers hold nothing");
+    assert_eq!("prefix_cost:hold=0".parse::<PolicySpec>().unwrap().hold(), None);
     let error = |text: &str| text.parse::<PolicySpec>().unwrap_err().to_string();
     assert_eq!(error("random:hold=-1"), "parameter hold of policy random must be a number of at least 0, not \"-1\"");
     assert!(error("nope").starts_with("unknown policy \"nope\"; there are random, "));
@@ -282,8 +338,65 @@ fn a_study_has_a_scenario_for_each_place_and_load_and_says_the_same_twice() {
     assert_eq!(markdown.matches("| prefix_cost |").count(), 5);
     assert!(markdown.contains("**") && markdown.contains(" ± "));
     let html = report.to_html();
-    assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (8, 8));
+    // Four plots for each of two fleets, and one of balance over time for each of four scenarios.
+    assert_eq!((html.matches("<svg").count(), html.matches("</svg>").count()), (12, 12));
+    let balance = |policy: usize| &report.scenarios[3].cells[policy].balance_over_time;
+    assert!(balance(0).len() >= 48 && balance(0).iter().all(|most| (1.0..=4.0).contains(most)), "{:?}", balance(0));
     assert!(!html.contains("NaN") && !html.contains("http"), "a page that needs nothing else");
+}
+
+#[test]
+fn goodput_is_the_share_of_requests_answered_in_time() {
+    let workload = workload(1000);
+    let goodput = |ttft, tpot| {
+        let slo = Slo { ttft: Duration::from_millis(ttft), tpot: Some(Duration::from_millis(tpot)) };
+        let setup = Setup { slo, ..setup(PolicyKind::PrefixCost, Conditions::default()) };
+        let (mut good, mut all) = (0, 0);
+        let outcome = setup.replay_each(&workload, &|_| {}, &mut |served| {
+            let decode = served.finished.since(served.first_token);
+            let in_time = decode <= slo.tpot.unwrap() * (served.output_tokens - 1);
+            good += u32::from(served.first_token.since(served.arrived) <= slo.ttft && in_time);
+            all += 1;
+        });
+        assert_eq!(outcome.goodput, f64::from(good) / f64::from(all), "what is held counts from when it came");
+        outcome.goodput
+    };
+    let shares = [goodput(1, 1), goodput(300, 40), goodput(2000, 40), goodput(3_600_000, 3_600_000)];
+    assert_eq!((shares[0], shares[3]), (0.0, 1.0));
+    assert!(0.0 < shares[1] && shares[1] < shares[2] && shares[2] < 1.0, "{shares:?}");
+}
+
+/// A study that was cut off in the middle of a line does the rest, and only that, and finds the same.
+#[test]
+fn a_study_goes_on_where_it_was_cut_off() {
+    let study = study(Loads::OfCapacity(vec![0.4, 0.8]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.jsonl");
+    let whole = study.resume(&Ledger::open(&path).unwrap(), &|_, _| {}).unwrap();
+    assert_eq!(whole, study.run(&|_, _| {}).unwrap());
+    let text = std::fs::read_to_string(&path).unwrap();
+    // Two capacities; two fleets, two loads, three policies and two seeds.
+    assert_eq!(text.lines().count(), 2 + 24);
+    let cut: usize = text.lines().take(12).map(|line| line.len() + 1).sum();
+    std::fs::write(&path, &text[..cut + 40]).unwrap();
+    let (steps, replayed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = |requests, total| {
+        steps.fetch_add(u64::from(requests == 1 && total > 0), Ordering::Relaxed);
+        replayed.fetch_add(requests, Ordering::Relaxed);
+    };
+    assert_eq!(study.resume(&Ledger::open(&path).unwrap(), &progress).unwrap(), whole);
+    let each = study.workloads[0].requests();
+    assert_eq!((steps.into_inner(), replayed.into_inner()), (14 * each, 24 * each), "ten were there already");
+    let again = std::fs::read_to_string(&path).unwrap();
+    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<String>>();
+    assert_eq!(sorted(&again), sorted(&text));
+    // Another study finds only what is the same.
+    let other = Study { seeds: vec![2, 3], ..study.clone() };
+    assert_eq!(other.resume(&Ledger::open(&path).unwrap(), &|_, _| {}).unwrap(), other.run(&|_, _| {}).unwrap());
+    std::fs::write(&path, "{\"key\":\"a\"}\n").unwrap();
+    assert!(Ledger::open(&path).unwrap_err().to_string().starts_with("line 1 of "));
+    std::fs::write(&path, "something else").unwrap();
+    assert!(Ledger::open(&path).is_err(), "nobody's file is overwritten");
 }
 
 #[test]
@@ -355,24 +468,6 @@ fn seeds_move_arrivals_within_their_timestamps_only() {
     assert_eq!(experiment.run(&[spec], &|_| {}).unwrap().outcomes[0].policy, "dynamo:overlap_weight=20");
 }
 
-#[test]
-fn a_request_for_soon_is_placed_only_where_its_turn_comes_soon() {
-    let router = router("prefix_cost", 1);
-    let prompt = |tokens| Prompt::Blocks { contents: &[], tokens };
-    let request = |tokens| Request { namespace: Namespace::of_model(MODEL), prompt: prompt(tokens), session: None };
-    let soon = |tokens, now| {
-        router.route_soon(&request(tokens), &|_| true, Duration::from_millis(100), Time::from_secs_f64(now)).unwrap()
-    };
-    let Placement::Now(first) = soon(16_000, 0.0) else { panic!("an idle instance is given what comes") };
-    let Placement::Later { prefill, room_in } = soon(1_600, 0.1) else { panic!("a second of prefill is before it") };
-    assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
-    assert!(room_in > Duration::from_millis(900) && room_in < Duration::from_millis(1300), "{room_in:?}");
-    assert_eq!(router.in_flight(), 1, "what is held is not booked");
-    router.learn(Fact::FirstToken { request: first.request }, Time::from_secs_f64(1.0)).unwrap();
-    assert!(matches!(soon(1_600, 1.0), Placement::Now(_)));
-    assert_eq!(router.in_flight(), 2);
-}
-
 /// Of two that come while a long prefill runs, the shorter is placed first; all are served, with what they waited counted.
 #[test]
 fn a_router_that_holds_places_the_shorter_prefill_first() {
@@ -397,7 +492,7 @@ fn a_router_that_holds_places_the_shorter_prefill_first() {
         let waits: Vec<Duration> = served.iter().map(|request| request.first_token.since(request.arrived)).collect();
         (lengths, waits)
     };
-    let (at_once, _) = served("prefix_cost");
+    let (at_once, _) = served("prefix_cost:hold=0");
     assert_eq!(at_once, [32_000, 64_000, 500]);
     let (held, waits) = served("prefix_cost:hold=0.1");
     assert_eq!(held, [32_000, 500, 64_000]);

@@ -44,7 +44,7 @@ pub(super) struct Replay {
 
     /// Policies to compare, separated by commas; numbers of a policy after colons: `dynamo:overlap_weight=20`. With `hold=0.1`
     /// under any policy, the router holds a request as long as more than so many seconds of prefill are before it, and places
-    /// the shortest first; what serves does not do that yet.
+    /// the shortest first, as `hold_seconds` has it do when it serves; `prefix_cost` does so unless `hold=0`.
     #[arg(
         long,
         value_name = "POLICY,…",
@@ -144,6 +144,11 @@ pub(super) struct Replay {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown", "html", "load"])]
     csv: Option<PathBuf>,
 
+    /// Keep what is finished in this file, line by line, and do not do again what it has: a study that was cut off goes on where it
+    /// was. It may have been another study's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "compare"])]
+    resume: Option<PathBuf>,
+
     /// Compare two studies written with `--json`, the older one first, instead of replaying.
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with = "traces")]
     compare: Vec<PathBuf>,
@@ -212,6 +217,7 @@ impl Replay {
             || self.slo() != Slo::default()
             || self.markdown.is_some()
             || self.html.is_some()
+            || self.resume.is_some()
     }
 
     fn fleet(&self, fitted: Option<StepModel>, trace: &Trace) -> Fleet {

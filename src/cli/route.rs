@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::instances::knowledge;
 use super::reach::Reach;
-use crate::serve::proto::{Barred, ExplainResponse, RouteRequest};
+use crate::serve::proto::{Barred, ExplainResponse, RouteRequest, Wait};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::io::Write;
@@ -129,7 +129,12 @@ fn explain(explained: &ExplainResponse, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if !json {
         let about = if explained.is_estimated { "about " } else { "" };
-        writeln!(out, "{about}{} prompt tokens, by {}:", explained.prompt_tokens, explained.policy)?;
+        let first = match (explained.wait(), explained.room_in_seconds) {
+            (Wait::Unspecified, _) => String::new(),
+            (Wait::Saturated, _) => ", once one of them has room".to_owned(),
+            (Wait::Held, room_in) => format!(", held for some {:.3} s first", room_in.unwrap_or_default()),
+        };
+        writeln!(out, "{about}{} prompt tokens, by {}{first}:", explained.prompt_tokens, explained.policy)?;
     }
     for one in &explained.instances {
         let chosen = one.name == explained.chosen;

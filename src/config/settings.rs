@@ -22,6 +22,7 @@ impl Config {
         let prefill_tokens_max = routing.saturation.and_then(|bounds| bounds.prefill_tokens_max).unwrap_or(0);
         let kv_usage_max = routing.saturation.and_then(|bounds| bounds.kv_usage_max).unwrap_or(0.0);
         let tracing = self.tracing.as_ref();
+        let hold = routing.policy_spec().hold().unwrap_or_default();
         let TierWeights { gpu, cpu, storage } = routing.tier_weights;
         let mut settings: Vec<(String, String)> = [
             ("version", Config::VERSION.to_string()),
@@ -35,7 +36,8 @@ impl Config {
             ("http.tokenize_milliseconds_max", tokenize_max.as_millis().to_string()),
             ("health.interval_seconds", never(interval).to_string()),
             ("health.failures_max", failures_max.to_string()),
-            ("routing.policy", routing.policy_spec().to_string()),
+            ("routing.policy", routing.policy_spec().without_hold().to_string()),
+            ("routing.hold_seconds", hold.as_secs_f64().to_string()),
             ("routing.block_size", routing.block_size.tokens().to_string()),
             ("routing.seed", routing.seed.to_string()),
             ("routing.lease_seconds", routing.lease.as_secs().to_string()),

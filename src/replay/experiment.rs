@@ -2,6 +2,7 @@
 
 use super::outcome::{Outcome, Slo, Tallied};
 use super::report::Report;
+use super::study::LedgerError;
 use super::workload::Workload;
 use crate::routing::policy::PolicySpec;
 use crate::routing::{self, InstanceId};
@@ -73,6 +74,9 @@ pub enum ReplayError {
         /// What it was.
         given: String,
     },
+    /// What is finished cannot be read or kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The trace has no requests.
     #[error("{trace} has no requests to replay")]
     NoRequests {

@@ -89,6 +89,7 @@ impl Endpoint {
             goodput: Figure::once(good / (answered.len() as f64 + failed as f64).max(1.0)),
             requests_max_over_mean: Figure::once(self.balance(answered).max_over_mean),
             busy_max_over_mean: Figure::once(0.0),
+            balance_over_time: Vec::new(),
         }
     }
 

@@ -1,14 +1,15 @@
 //! What one policy made of a trace.
 
+use super::timeline::Timeline;
 use crate::routing::Time;
 use crate::routing::block::BlockSize;
 use crate::routing::policy::PolicySpec;
 use crate::sim::{Energy, Gpus, InstanceStats, Served, Tariff};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What one policy made of a trace. Times are in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The policy's name, and what was tuned of it.
     pub policy: String,
@@ -41,6 +42,9 @@ pub struct Outcome {
     pub requests_balance: Balance,
     /// How evenly time in steps was spread.
     pub busy_balance: Balance,
+    /// How evenly uncached prompt tokens were, in each of up to 96 equal slices of the time in which requests came: the most that an
+    /// instance was given, over the mean.
+    pub balance_over_time: Vec<f64>,
     /// Requests that had to give up their blocks and start again.
     pub preemptions: u64,
     /// Electricity, emissions and cost from the first arrival's time to the last token, under the default tariff.
@@ -64,7 +68,7 @@ impl Default for Slo {
 }
 
 /// A distribution in a few numbers; quantiles by nearest rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Mean.
     pub mean: f64,
@@ -77,7 +81,7 @@ pub struct Summary {
 }
 
 /// How evenly something was spread over instances.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Balance {
     /// The largest share over the mean: 1 when even, the number of instances when one had all.
     pub max_over_mean: f64,
@@ -104,6 +108,7 @@ pub(super) struct Tallied {
     ttft: Vec<Duration>,
     end_to_end: Vec<Duration>,
     requests: Vec<u64>,
+    timeline: Timeline,
 }
 
 impl Tallied {
@@ -137,6 +142,8 @@ impl Tallied {
                 self.requests.resize(instance + 1, 0);
             }
             self.requests[instance] += 1;
+            let uncached = request.decision.prompt_tokens.saturating_sub(request.cached_tokens);
+            self.timeline.add(request.arrived, instance, uncached.into());
         }
     }
 
@@ -163,6 +170,7 @@ impl Tallied {
             goodput: ratio(self.good, self.served + self.too_large),
             requests_balance: Balance::of(&requests),
             busy_balance: Balance::of(&busy),
+            balance_over_time: self.timeline.max_over_mean(instances.len()),
             preemptions: instances.iter().map(|stats| stats.preemptions).sum(),
             energy,
         }

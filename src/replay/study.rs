@@ -5,15 +5,18 @@
 
 mod finding;
 mod html;
+mod ledger;
 mod text;
 
 pub use finding::{Cell, Figure, Scenario, Standing, StudyReport, Versus};
+pub use ledger::{Ledger, LedgerError};
 
 use super::experiment::{Fleet, ReplayError, Setup, check, in_parallel};
 use super::outcome::{Outcome, Slo};
 use super::workload::Workload;
 use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::{Conditions, Eviction, Preset, StepModel};
+use ledger::{Finding, key};
 
 /// What is to be replayed.
 #[derive(Clone, Debug)]
@@ -72,7 +75,20 @@ impl Study {
     /// Runs everything, on as many threads as there are cores. `progress` is told of every request replayed and of how
     /// many there are to be in all, as far as is known.
     pub fn run(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<StudyReport, ReplayError> {
-        let plans = self.plans(progress)?;
+        self.run_with(None, progress)
+    }
+
+    /// The same, but for what the ledger has already; what is finished is kept there. `progress` is told of that, too.
+    pub fn resume(&self, ledger: &Ledger, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<StudyReport, ReplayError> {
+        self.run_with(Some(ledger), progress)
+    }
+
+    fn run_with(
+        &self,
+        ledger: Option<&Ledger>,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<StudyReport, ReplayError> {
+        let plans = self.plans(ledger, progress)?;
         let jobs: Vec<(usize, PolicySpec, u64)> = (0..plans.len())
             .flat_map(|plan| self.policies.iter().map(move |policy| (plan, *policy)))
             .flat_map(|(plan, policy)| self.seeds.iter().map(move |seed| (plan, policy, *seed)))
@@ -80,8 +96,17 @@ impl Study {
         let total = jobs.iter().map(|(plan, ..)| plans[*plan].workload.requests()).sum();
         let outcomes = in_parallel(&jobs, |&(plan, policy, seed)| {
             let Plan { workload, fleet, time_scale, .. } = plans[plan];
-            self.setup(fleet, policy, time_scale, seed).replay(workload, &|requests| progress(requests, total))
+            let setup = self.setup(fleet, policy, time_scale, seed);
+            let key = key("replay", &setup, workload);
+            if let Some(Finding::Outcome(outcome)) = ledger.and_then(|ledger| ledger.find(&key)) {
+                progress(workload.requests(), total);
+                return Ok(*outcome);
+            }
+            let outcome = setup.replay(workload, &|requests| progress(requests, total));
+            ledger.map_or(Ok(()), |ledger| ledger.keep(&key, Finding::Outcome(Box::new(outcome.clone()))))?;
+            Ok(outcome)
         });
+        let outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>, LedgerError>>()?;
         let mut of_scenarios = outcomes.chunks((self.policies.len() * self.seeds.len()).max(1));
         let scenarios: Vec<Scenario> =
             plans.iter().map(|plan| self.scenario(plan, of_scenarios.next().unwrap_or(&[]))).collect();
@@ -89,7 +114,11 @@ impl Study {
         Ok(StudyReport { scenarios, standings })
     }
 
-    fn plans(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Vec<Plan<'_>>, ReplayError> {
+    fn plans(
+        &self,
+        ledger: Option<&Ledger>,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Vec<Plan<'_>>, ReplayError> {
         let mut places = Vec::new();
         for workload in &self.workloads {
             let fits = self.preset.kv_tokens() / workload.block_size().tokens();
@@ -109,10 +138,13 @@ impl Study {
             Loads::TimeScales(scales) => {
                 vec![scales.iter().map(|scale| (None, *scale)).collect::<Vec<_>>(); places.len()]
             }
-            Loads::OfCapacity(shares) => in_parallel(&places, |(workload, fleet)| {
-                let capacity = self.capacity(workload, *fleet, progress);
-                shares.iter().map(|share| (Some(*share), 1.0 / (capacity * share))).collect()
-            }),
+            Loads::OfCapacity(shares) => {
+                let paces = in_parallel(&places, |(workload, fleet)| {
+                    let capacity = self.kept_capacity(workload, *fleet, ledger, progress)?;
+                    Ok(shares.iter().map(|share| (Some(*share), 1.0 / (capacity * share))).collect())
+                });
+                paces.into_iter().collect::<Result<_, LedgerError>>()?
+            }
         };
         let mut plans = Vec::new();
         for ((workload, fleet), paces) in places.into_iter().zip(paces) {
@@ -124,13 +156,26 @@ impl Study {
         Ok(plans)
     }
 
+    fn kept_capacity(
+        &self,
+        workload: &Workload,
+        fleet: Fleet,
+        ledger: Option<&Ledger>,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<f64, LedgerError> {
+        let key = key("capacity", &self.capacity_setup(fleet, 1.0), workload);
+        if let Some(Finding::Capacity(capacity)) = ledger.and_then(|ledger| ledger.find(&key)) {
+            return Ok(capacity);
+        }
+        let capacity = self.capacity(workload, fleet, progress);
+        ledger.map_or(Ok(()), |ledger| ledger.keep(&key, Finding::Capacity(capacity)))?;
+        Ok(capacity)
+    }
+
     /// The multiple of the recorded pace at which goodput falls to nine tenths.
     fn capacity(&self, workload: &Workload, fleet: Fleet, progress: &(dyn Fn(u64, u64) + Sync)) -> f64 {
         let holds = |pace: f64| {
-            let setup = Setup {
-                conditions: Conditions::default(),
-                ..self.setup(fleet, PolicySpec::from(CAPACITY_POLICY), 1.0 / pace, 0)
-            };
+            let setup = self.capacity_setup(fleet, pace);
             setup.replay(workload, &|_| progress(0, 0)).goodput >= GOODPUT
         };
         let mut low = f64::from(fleet.instances) / 8.0;
@@ -148,6 +193,11 @@ impl Study {
             if holds(middle) { low = middle } else { high = middle }
         }
         low
+    }
+
+    fn capacity_setup(&self, fleet: Fleet, pace: f64) -> Setup {
+        let setup = self.setup(fleet, PolicySpec::from(CAPACITY_POLICY), 1.0 / pace, 0);
+        Setup { conditions: Conditions::default(), ..setup }
     }
 
     fn setup(&self, fleet: Fleet, policy: PolicySpec, time_scale: f64, seed: u64) -> Setup {

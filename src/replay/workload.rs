@@ -10,6 +10,7 @@ use crate::routing::{SessionKey, Time};
 use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache};
 use crate::trace::{Synthetic, Trace};
 use reading::Reading;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,15 @@ impl Workload {
         self.ideal.reachable_block_hit_ratio = hits as f64 / blocks.max(1) as f64;
         self.ideal.reachable_token_hit_ratio = hit_tokens as f64 / tokens.max(1) as f64;
         self
+    }
+
+    /// Of all that decides how it is replayed: other requests have another one.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{} {} {:?}", self.block_size.tokens(), self.spread_ties, self.items));
+        self.contents.iter().for_each(|content| hasher.update(content.0.to_le_bytes()));
+        let digest: [u8; 32] = hasher.finalize().into();
+        u64::from_le_bytes(std::array::from_fn(|at| digest[at]))
     }
 
     /// Tokens a block.

@@ -2,7 +2,8 @@
 //!
 //! An instance is [saturated](Saturation) by tokens: by prefill that was booked there and not done, or by KV blocks in use
 //! while requests wait for room. A request that finds all its instances so waits in a [`Queue`], which is fair between callers
-//! and between priorities, and bounded.
+//! and between priorities, and bounded. There, too, waits who is [held](Refusal::Held) for a moment, because whoever would get it
+//! has enough to do: placed later, it finds out more, and those that take least go first.
 //!
 //! Absent on purpose: waiting itself, deadlines, clocks. Time is an argument, and whoever holds a [`Ticket`] may leave.
 
@@ -10,7 +11,7 @@ mod line;
 mod queue;
 
 pub use line::QUANTUM_TOKENS;
-pub use queue::{Ask, Displaced, Full, Limits, Queue, Queued, Ticket};
+pub use queue::{Ask, Displaced, Full, LOOK_EVERY, Limits, PATIENCE, Queue, Queued, Refusal, Ticket, Waited};
 
 use super::fleet::Load;
 use twox_hash::XxHash3_64;

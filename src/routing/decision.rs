@@ -1,5 +1,6 @@
 //! What the router answers.
 
+use super::admission::Refusal;
 use super::fact::{Availability, InstanceId, Knowledge};
 use super::fleet::Load;
 use super::policy::Candidate;
@@ -27,25 +28,13 @@ pub struct Decision {
     pub expected_ttft: Duration,
 }
 
-/// What came of a request that is only to be placed where it is soon its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// It was placed.
-    Now(Decision),
-    /// Whoever would get it has enough to do. Nothing is booked or remembered.
-    Later {
-        /// Estimated time to prefill it where most of it is cached.
-        prefill: Duration,
-        /// Estimated time until it could be placed.
-        room_in: Duration,
-    },
-}
-
 /// Why a request would go where it would go now.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// Where.
     pub chosen: InstanceId,
+    /// Why it would have to wait first, if it would.
+    pub refusal: Option<Refusal>,
     /// Prompt length in tokens.
     pub prompt_tokens: u32,
     /// What the policy sees: the instances that may take the request, ascending by id.

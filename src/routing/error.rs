@@ -3,6 +3,7 @@
 use super::decision::RequestId;
 use super::fact::InstanceId;
 use super::index::IndexError;
+use std::time::Duration;
 
 /// Why a request could not be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,10 +23,19 @@ pub enum RouteError {
         instances: usize,
     },
     /// Instances take requests, but each has as much as it should be given.
-    #[error("all {instances} instances that may take the request are saturated")]
+    #[error("all instances that may take the request are saturated")]
     Saturated {
-        /// How many would take it.
-        instances: usize,
+        /// Its own prefill where most of it is cached, by estimate; zero where nothing is held, and who comes first goes first.
+        prefill: Duration,
+    },
+    /// Whoever would get it has enough to do for now. It is to be tried again, and is placed at the latest when it has waited
+    /// for [`HOLD_MAX`](super::HOLD_MAX).
+    #[error("the request is held for a moment")]
+    Held {
+        /// Its own prefill where most of it is cached, by estimate.
+        prefill: Duration,
+        /// By estimate there is room for it after so long.
+        room_in: Duration,
     },
     /// The prompt has no tokens.
     #[error("the prompt is empty")]

@@ -231,7 +231,7 @@ impl Fleet {
     }
 
     /// How late first tokens are told.
-    fn late(&self) -> Duration {
+    pub fn late(&self) -> Duration {
         Duration::from_secs_f64(self.lateness.seconds(self.pace()).min(LATE_SECONDS_MAX))
     }
 

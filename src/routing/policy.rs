@@ -33,7 +33,7 @@ mod smetric;
 mod smg;
 
 pub use kind::{PolicyKind, UnknownPolicy};
-pub use tuning::{ParameterInfo, PolicySpec, PolicySpecError, Tuning};
+pub use tuning::{HOLD_SECONDS_MAX, ParameterInfo, PolicySpec, PolicySpecError, Tuning};
 
 use super::fact::{InstanceId, Knowledge};
 use super::fleet::Load;

@@ -4,9 +4,9 @@
 //! threads, choosing and booking are one step under the fleet's lock; the prefix lookup before it takes no lock of ours.
 //! Facts about one instance are to be told one after another, in the order in which they happened.
 
-use super::admission::Saturation;
+use super::admission::{Refusal, Saturation};
 use super::block::{BlockHash, BlockSize, Namespace};
-use super::decision::{Decision, Explanation, Placement, RequestId, Unasked};
+use super::decision::{Decision, Explanation, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate};
@@ -101,14 +101,17 @@ struct Scratch {
     reach: Vec<u32>,
 }
 
-/// Under what terms a request is placed now; by default, under any.
-#[derive(Clone, Copy, Default)]
-struct Terms {
-    /// Only where not all that may take it are saturated.
-    needs_room: bool,
-    /// Only where it waits for other prefills no longer than this.
-    wait_max: Option<Duration>,
+/// Under what terms a request is placed now.
+#[derive(Clone, Copy)]
+enum Terms {
+    /// Under any.
+    Any,
+    /// Only where there is room: not all that may take it are saturated, and, unless it waited for too long, nobody holds it.
+    Room { waited: Duration },
 }
+
+/// How long a request is held at most, by however much it would still have to wait.
+pub const HOLD_MAX: Duration = Duration::from_secs(10);
 
 /// What was looked up for a view.
 struct Looked<'a> {
@@ -117,6 +120,8 @@ struct Looked<'a> {
     /// Tokens of the prompt that the index knows an instance to have cached.
     cached: &'a dyn Fn(InstanceId) -> u32,
     policy: &'a dyn Policy,
+    /// Behind how much prefill no request is placed, if any is held.
+    hold: Option<Duration>,
 }
 
 thread_local! {
@@ -169,18 +174,37 @@ impl Router {
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
     ) -> Result<Decision, RouteError> {
-        self.placed_now(request, may, Terms::default(), now)
+        self.route_under(Terms::Any, request, may, now)
     }
 
-    /// As [`route_among`](Self::route_among), but only where one of these instances is not
-    /// [saturated](Config::saturation).
-    pub fn route_unsaturated(
+    /// As [`route_among`](Self::route_among), but only where there is room: one of these instances is not
+    /// [saturated](Config::saturation), and the one that would get it begins it soon enough, if the policy
+    /// [holds](PolicySpec::hold). `waited` is how long the request has been waiting for that.
+    pub fn route_with_room(
+        &self,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        waited: Duration,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        self.route_under(Terms::Room { waited }, request, may, now)
+    }
+
+    /// With what [`route_with_room`](Self::route_with_room) would refuse a request that is to let others go first. Nothing is
+    /// booked or remembered.
+    pub fn refusal(
         &self,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
         now: Time,
-    ) -> Result<Decision, RouteError> {
-        self.placed_now(request, may, Terms { needs_room: true, ..Terms::default() }, now)
+    ) -> Result<Refusal, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.view(request, may, now, scratch, |_, view, looked| {
+                let chosen = &view.candidates[looked.policy.choose(view)];
+                let refused = self.refused(view, chosen, looked.hold, Duration::ZERO);
+                refused.unwrap_or(Refusal::Held { prefill: least_prefill(view), room_in: Duration::ZERO })
+            })
+        })
     }
 
     /// Whether an instance with this load has as much as it should be given.
@@ -188,30 +212,9 @@ impl Router {
         self.ruling().rules.saturation.is_some_and(|saturation| saturation.is_reached(load))
     }
 
-    /// As [`route_among`](Self::route_among), but only if prefills take at most `wait_max` until it would be its turn at the
-    /// instance that is chosen.
-    pub fn route_soon(
-        &self,
-        request: &Request<'_>,
-        may: &dyn Fn(InstanceId) -> bool,
-        wait_max: Duration,
-        now: Time,
-    ) -> Result<Placement, RouteError> {
-        let terms = Terms { wait_max: Some(wait_max), ..Terms::default() };
-        SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, terms, now, scratch))
-    }
-
-    fn placed_now(
-        &self,
-        request: &Request<'_>,
-        may: &dyn Fn(InstanceId) -> bool,
-        terms: Terms,
-        now: Time,
-    ) -> Result<Decision, RouteError> {
-        match SCRATCH.with_borrow_mut(|scratch| self.route_with(request, may, terms, now, scratch))? {
-            Placement::Now(decision) => Ok(decision),
-            Placement::Later { .. } => unreachable!("without a bound on its wait a request is placed"),
-        }
+    /// Whether requests are held under the policy in force.
+    pub fn holds(&self) -> bool {
+        self.ruling().hold.is_some()
     }
 
     /// What [`route_among`](Self::route_among) would answer now, and what it would weigh. Nothing is booked or remembered.
@@ -234,8 +237,10 @@ impl Router {
                     overlap_tokens: (looked.cached)(state.instance),
                     load: state.load,
                 };
+                let chosen = &view.candidates[looked.policy.choose(view)];
                 Explanation {
-                    chosen: view.candidates[looked.policy.choose(view)].instance,
+                    chosen: chosen.instance,
+                    refusal: self.refused(view, chosen, looked.hold, Duration::ZERO),
                     prompt_tokens: view.prompt_tokens,
                     candidates: view.candidates.to_vec(),
                     costs: looked.policy.costs(view),
@@ -358,28 +363,32 @@ impl Router {
         self.index.blocks_of(instance)
     }
 
-    fn route_with(
+    fn route_under(
         &self,
+        terms: Terms,
         request: &Request<'_>,
         may: &dyn Fn(InstanceId) -> bool,
-        terms: Terms,
         now: Time,
+    ) -> Result<Decision, RouteError> {
+        SCRATCH.with_borrow_mut(|scratch| self.route_with(scratch, terms, request, may, now))
+    }
+
+    fn route_with(
+        &self,
         scratch: &mut Scratch,
-    ) -> Result<Placement, RouteError> {
-        let saturation = self.ruling().rules.saturation.filter(|_| terms.needs_room);
-        let is_full = |load: &Load| saturation.is_some_and(|saturation| saturation.is_reached(load));
+        terms: Terms,
+        request: &Request<'_>,
+        may: &dyn Fn(InstanceId) -> bool,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
         let placed =
-            self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, policy, .. }| {
-                if saturation.is_some() && view.candidates.iter().all(|candidate| is_full(&candidate.load)) {
-                    return Err(RouteError::Saturated { instances: view.candidates.len() });
-                }
+            self.view(request, may, now, scratch, |mut fleet, view, Looked { footprint, root, policy, hold, .. }| {
                 let prompt_tokens = view.prompt_tokens;
                 let chosen = view.candidates[policy.choose(view)];
-                let wait = chosen.load.prefill_wait;
-                if let Some(wait_max) = terms.wait_max.filter(|wait_max| wait > *wait_max) {
-                    let prefills = view.candidates.iter().map(|candidate| candidate.prefill);
-                    let prefill = prefills.min().unwrap_or_default();
-                    return Ok(Placement::Later { prefill, room_in: wait - wait_max });
+                if let Terms::Room { waited } = terms
+                    && let Some(refusal) = self.refused(view, &chosen, hold, waited)
+                {
+                    return Err(refusal.into());
                 }
                 let booking = Booking {
                     instance: chosen.instance,
@@ -400,16 +409,36 @@ impl Router {
                         self.fleet.lock().remember_use(booked, before);
                     }
                 }
-                Ok(Placement::Now(Decision {
+                Ok(Decision {
                     request: booked,
                     instance: chosen.instance,
                     prompt_tokens,
                     overlap_tokens: chosen.overlap_tokens,
                     best_overlap_tokens: view.best_overlap_tokens(),
                     expected_ttft: chosen.load.prefill_wait + chosen.prefill,
-                }))
+                })
             });
         placed?
+    }
+
+    /// Why a request that has waited so long is not to be placed at the instance that is chosen for it.
+    fn refused(
+        &self,
+        view: &View<'_>,
+        chosen: &Candidate,
+        hold: Option<Duration>,
+        waited: Duration,
+    ) -> Option<Refusal> {
+        // Who is first come is first served where nothing is held.
+        let prefill = || hold.map_or(Duration::ZERO, |_| least_prefill(view));
+        if view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
+            return Some(Refusal::Saturated { prefill: prefill() });
+        }
+        let (wait, wait_max) = (chosen.load.prefill_wait, hold?);
+        (wait > wait_max && waited < HOLD_MAX).then(|| Refusal::Held {
+            prefill: prefill(),
+            room_in: (wait - wait_max).min(HOLD_MAX - waited),
+        })
     }
 
     /// What a policy is to see, under the fleet's lock; what `then` makes of it.
@@ -471,7 +500,9 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy }))
+        // Where it is told late what is done, an instance must have enough to do until then.
+        let hold = ruling.hold.map(|hold| hold + fleet.late());
+        Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold }))
     }
 
     fn join(&self, instance: InstanceId, model: &str, knowledge: Knowledge) -> Result<(), LearnError> {
@@ -498,6 +529,11 @@ impl Router {
     fn root(&self, namespace: &Namespace<'_>) -> BlockHash {
         BlockHash::root(namespace, self.config.block_size, self.config.seed)
     }
+}
+
+/// Where most of it is cached.
+fn least_prefill(view: &View<'_>) -> Duration {
+    view.candidates.iter().map(|candidate| candidate.prefill).min().unwrap_or_default()
 }
 
 fn known(instance: InstanceId, known: bool) -> Result<(), LearnError> {

@@ -1,7 +1,7 @@
 //! What of a router may change while it runs.
 
 use super::admission::Saturation;
-use super::policy::{Policy, PolicyKind, Tuning};
+use super::policy::{Policy, PolicyKind, PolicySpec, Tuning};
 use super::tiers::TierWeights;
 use std::time::Duration;
 
@@ -26,10 +26,13 @@ pub struct Rules {
 pub(super) struct Ruling {
     pub rules: Rules,
     pub policy: Box<dyn Policy>,
+    /// As [`PolicySpec::hold`] has it.
+    pub hold: Option<Duration>,
 }
 
 impl From<Rules> for Ruling {
     fn from(rules: Rules) -> Self {
-        Ruling { rules, policy: rules.policy.build(&rules.tuning) }
+        let hold = PolicySpec { kind: rules.policy, tuning: rules.tuning }.hold();
+        Ruling { rules, policy: rules.policy.build(&rules.tuning), hold }
     }
 }

@@ -1,20 +1,24 @@
 //! Waiting for an instance to have room. Whose turn it is says [`Queue`]; here are the tasks that wait, and what wakes them.
 //!
-//! What wakes them is facts that may have made room, never a clock. Dropping a wait leaves the queue, and hands the turn on.
+//! What wakes them is facts that may have made room, and for those who are held the time at which there is some by estimate.
+//! Dropping a wait leaves the queue, and hands the turn on. Who is only held is never refused for it: where it cannot be held, or
+//! no longer, it is placed at once.
 
-use super::core::Core;
+use super::core::{Core, Room};
 use super::ingress::caller::Caller;
 use super::telemetry::labels::{ShedReason, WaitEnd};
 use crate::config::{self, Protocol};
-use crate::routing::admission::{Ask, CallerKey, Limits, PoolKey, Priority, Queue, Queued, Ticket};
-use crate::routing::{Fact, InstanceId, RouteError};
+use crate::routing::admission::{Ask, CallerKey, Limits, PoolKey, Priority, Queue, Queued, Refusal, Ticket, Waited};
+use crate::routing::{Decision, Fact, InstanceId, RequestId, RouteError, Time};
 use axum::http::{Extensions, HeaderMap};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use twox_hash::XxHash3_64;
 
 /// The header, or metadata, that says how urgent a request is: vLLM's number, lower is earlier, or the name of a class.
@@ -25,6 +29,20 @@ pub(super) struct Admission {
     state: Mutex<State>,
     /// How many wait; looked at without the lock by whoever makes room.
     waiting: AtomicUsize,
+    /// Told when there is to be a look at those who are held, sooner than was known.
+    sooner: Notify,
+}
+
+/// What a request becomes when it is placed.
+pub(super) trait Booked {
+    /// Its reservation, where it has one.
+    fn request(&self) -> Option<RequestId>;
+}
+
+impl Booked for Decision {
+    fn request(&self) -> Option<RequestId> {
+        Some(self.request)
+    }
 }
 
 struct State {
@@ -43,6 +61,8 @@ struct Waiter {
 #[derive(Clone, Copy)]
 enum Told {
     Turn,
+    /// By its own clock.
+    TooLate,
     Displaced,
     Stopping,
 }
@@ -106,7 +126,7 @@ impl Admission {
     pub fn new(config: &config::Admission) -> Self {
         let queue = Queue::new(limits(config));
         let state = State { queue, waiters: BTreeMap::new(), wait_max: config.wait_max, is_stopping: false };
-        Admission { state: Mutex::new(state), waiting: AtomicUsize::new(0) }
+        Admission { state: Mutex::new(state), waiting: AtomicUsize::new(0), sooner: Notify::new() }
     }
 
     /// From now on this holds, for those who come.
@@ -117,25 +137,36 @@ impl Admission {
     }
 
     /// Places a request as soon as `place` finds room for it: at once, or after those who wait for the same instances.
-    pub async fn place<T>(
+    pub async fn place<T: Booked>(
         &self,
         core: &Core,
         ask: Ask,
         deadline: Option<Instant>,
-        mut place: impl FnMut() -> Result<T, RouteError>,
+        mut place: impl FnMut(Room) -> Result<T, RouteError>,
     ) -> Result<T, Refused> {
         let is_first = self.waiting.load(Ordering::SeqCst) == 0 || !self.state.lock().queue.waits(ask.pool);
-        if is_first {
-            match place() {
-                Err(RouteError::Saturated { .. }) => {}
-                placed => return placed.map_err(Refused::Route),
+        let refusal = match is_first {
+            true => refused_or(place(Room::Needed { waited: Duration::ZERO })),
+            // What it would take is asked for only where it matters.
+            false if core.router().holds() => refused_or(place(Room::Behind)),
+            false => Ok(Refusal::Saturated { prefill: Duration::ZERO }),
+        };
+        let refusal = match refusal {
+            Ok(refusal) => refusal,
+            Err(placed) => return placed.map_err(Refused::Route),
+        };
+        let waiting = match self.join(core, ask, refusal) {
+            Ok(waiting) => waiting,
+            Err(_) if refusal.is_held() => return place(Room::Made).map_err(Refused::Route),
+            Err(refused) => {
+                if let Refused::Shed(_) = refused {
+                    core.metrics().shed.of(ShedReason::Full).increment(1);
+                }
+                return Err(refused);
             }
-        }
-        let waiting = self.join(core, ask).inspect_err(|_| core.metrics().shed.of(ShedReason::Full).increment(1))?;
-        let latest = Instant::now() + self.state.lock().wait_max;
-        let (end, placed) = waiting.until(deadline.map_or(latest, |deadline| deadline.min(latest)), place).await;
-        waiting.ended(end);
-        placed
+        };
+        let wait_max = self.state.lock().wait_max;
+        waiting.until(deadline, Instant::now() + wait_max, place).await
     }
 
     /// A fact was told: who waits may find room now.
@@ -143,6 +174,32 @@ impl Admission {
         if makes_room && self.waiting.load(Ordering::SeqCst) > 0 {
             let state = &mut *self.state.lock();
             state.queue.room();
+            state.pass_on();
+        }
+    }
+
+    /// Looks at those who are held whenever, by estimate, there is room for one of them.
+    pub async fn keep_looking(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
+        let admission = core.admission();
+        loop {
+            let next = admission.state.lock().queue.next_look();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep(at.since(core.now())).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = admission.sooner.notified() => {}
+                () = due => admission.look(core.now()),
+            }
+        }
+    }
+
+    fn look(&self, now: Time) {
+        let state = &mut *self.state.lock();
+        if state.queue.look(now) {
             state.pass_on();
         }
     }
@@ -164,13 +221,14 @@ impl Admission {
         self.state.lock().queue.longest_wait(core.now())
     }
 
-    fn join<'a>(&'a self, core: &'a Core, ask: Ask) -> Result<Waiting<'a>, Refused> {
+    fn join<'a>(&'a self, core: &'a Core, ask: Ask, refusal: Refusal) -> Result<Waiting<'a>, Refused> {
         let now = core.now();
         let state = &mut *self.state.lock();
         if state.is_stopping {
             return Err(Refused::Stopping);
         }
-        let pushed = state.queue.push(now, ask);
+        let looks_at = state.queue.next_look();
+        let pushed = state.queue.push(now, ask, &refusal);
         let (ticket, displaced) = pushed
             .map_err(|_| Refused::Shed(Shed { retry_after: state.queue.retry_after(now, ask.pool, ask.tokens) }))?;
         for gone in displaced {
@@ -181,7 +239,24 @@ impl Admission {
         // Before it tries: what makes room from here on looks for it.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         state.pass_on();
-        Ok(Waiting { admission: self, core, ask, ticket, wake, since: Instant::now(), end: WaitEnd::Left })
+        self.tell_sooner(looks_at, state);
+        let (since, end) = (Instant::now(), WaitEnd::Left);
+        Ok(Waiting { admission: self, core, ask, ticket, wake, since, end, refusal, waited: None })
+    }
+
+    /// Has the next look taken at its time, where it was another before.
+    fn tell_sooner(&self, before: Option<Time>, state: &State) {
+        if state.queue.next_look() != before {
+            self.sooner.notify_one();
+        }
+    }
+}
+
+/// Why it has to wait, or else what became of it.
+fn refused_or<T>(placed: Result<T, RouteError>) -> Result<Refusal, Result<T, RouteError>> {
+    match placed {
+        Ok(placed) => Err(Ok(placed)),
+        Err(error) => Refusal::of(&error).ok_or(Err(error)),
     }
 }
 
@@ -214,47 +289,81 @@ struct Waiting<'a> {
     wake: Arc<Notify>,
     since: Instant,
     end: WaitEnd,
+    /// Why it waits.
+    refusal: Refusal,
+    /// How it waited, once it is admitted.
+    waited: Option<Waited>,
 }
 
 impl Waiting<'_> {
-    async fn until<T>(
-        &self,
-        deadline: Instant,
-        mut place: impl FnMut() -> Result<T, RouteError>,
-    ) -> (WaitEnd, Result<T, Refused>) {
+    /// Waits for its turn until its client has enough, or it waited as long as anyone may.
+    async fn until<T: Booked>(
+        mut self,
+        deadline: Option<Instant>,
+        latest: Instant,
+        mut place: impl FnMut(Room) -> Result<T, RouteError>,
+    ) -> Result<T, Refused> {
+        let until = deadline.map_or(latest, |deadline| deadline.min(latest));
         loop {
-            if tokio::time::timeout_at(deadline.into(), self.wake.notified()).await.is_err() {
-                return (WaitEnd::Deadline, Err(Refused::Shed(self.shed())));
-            }
-            let told = self.admission.state.lock().waiters.get_mut(&self.ticket).and_then(|waiter| waiter.told.take());
-            match told {
-                None => {}
-                Some(Told::Displaced) => return (WaitEnd::Displaced, Err(Refused::Shed(self.shed()))),
-                Some(Told::Stopping) => return (WaitEnd::Stopping, Err(Refused::Stopping)),
-                Some(Told::Turn) => match place() {
-                    Err(RouteError::Saturated { .. }) => {
-                        let state = &mut *self.admission.state.lock();
-                        state.queue.held_back(self.ticket);
-                        state.pass_on();
-                    }
-                    Err(error) => return (WaitEnd::Failed, Err(Refused::Route(error))),
-                    Ok(placed) => {
-                        // It may have been displaced just now; placed it is all the same.
-                        self.admission.state.lock().queue.admitted(self.core.now(), self.ticket);
-                        return (WaitEnd::Admitted, Ok(placed));
-                    }
+            let woken = tokio::time::timeout_at(until.into(), self.wake.notified()).await;
+            let (end, refused) = match woken.map_or(Some(Told::TooLate), |()| self.told()) {
+                None => continue,
+                Some(Told::Turn) => match self.place(&mut place) {
+                    Ok(None) => continue,
+                    Ok(Some(placed)) => return Ok(self.admitted(placed)),
+                    Err(error) => (WaitEnd::Failed, Refused::Route(error)),
                 },
+                Some(Told::TooLate) => (WaitEnd::Deadline, Refused::Shed(self.shed())),
+                Some(Told::Displaced) => (WaitEnd::Displaced, Refused::Shed(self.shed())),
+                Some(Told::Stopping) => (WaitEnd::Stopping, Refused::Stopping),
+            };
+            // Whoever is held could have been placed all along. Where its client gave up there is no use in that.
+            let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if self.refusal.is_held()
+                && !is_over
+                && end != WaitEnd::Failed
+                && let Ok(placed) = place(Room::Made)
+            {
+                return Ok(self.admitted(placed));
+            }
+            self.end = end;
+            return Err(refused);
+        }
+    }
+
+    fn told(&self) -> Option<Told> {
+        self.admission.state.lock().waiters.get_mut(&self.ticket).and_then(|waiter| waiter.told.take())
+    }
+
+    /// Has its turn; `None` where it is to wait on.
+    fn place<T>(&mut self, place: &mut impl FnMut(Room) -> Result<T, RouteError>) -> Result<Option<T>, RouteError> {
+        match refused_or(place(Room::Needed { waited: self.since.elapsed() })) {
+            Err(placed) => placed.map(Some),
+            Ok(refusal) => {
+                self.refusal = refusal;
+                let state = &mut *self.admission.state.lock();
+                let looks_at = state.queue.next_look();
+                state.queue.held_back(self.core.now(), self.ticket, &refusal);
+                state.pass_on();
+                self.admission.tell_sooner(looks_at, state);
+                Ok(None)
             }
         }
+    }
+
+    fn admitted<T: Booked>(mut self, placed: T) -> T {
+        // It may have been displaced just now; placed it is all the same.
+        let waited = self.admission.state.lock().queue.admitted(self.core.now(), self.ticket);
+        (self.end, self.waited) = (WaitEnd::Admitted, waited);
+        if let (Some(request), Some(waited)) = (placed.request(), waited) {
+            self.core.journal().waited(request, waited);
+        }
+        placed
     }
 
     fn shed(&self) -> Shed {
         let queue = &self.admission.state.lock().queue;
         Shed { retry_after: queue.retry_after(self.core.now(), self.ask.pool, self.ask.tokens) }
-    }
-
-    fn ended(mut self, end: WaitEnd) {
-        self.end = end;
     }
 }
 
@@ -267,6 +376,9 @@ impl Drop for Waiting<'_> {
         state.pass_on();
         let metrics = self.core.metrics();
         metrics.queue_wait.of(self.end).record(self.since.elapsed().as_secs_f64());
+        if let Some(held) = self.waited.filter(|waited| waited.was_held) {
+            metrics.held_seconds.record(held.time.as_secs_f64());
+        }
         if let Some(reason) = ShedReason::of(self.end) {
             metrics.shed.of(reason).increment(1);
         }

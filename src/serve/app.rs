@@ -1,5 +1,6 @@
 //! The only wiring: bind, say where, run, drain.
 
+use super::admission::Admission;
 use super::core::{Core, RegisterError};
 use super::fleet::reconcile::{Reconciler, Wanted};
 use super::fleet::{self, Fleet};
@@ -184,6 +185,7 @@ impl App {
         let entry = secured.part();
         tasks.spawn("security", secured.keep(Arc::clone(&core), stop.clone()));
         tasks.spawn("timekeeper", keep_time(Arc::clone(&core), stop.clone()));
+        tasks.spawn("queue", Admission::keep_looking(Arc::clone(&core), stop.clone()));
         tasks.spawn("journal", keep_journal(Arc::clone(&core), stop.clone()));
         tasks.spawn("fleet", fleet::keep(starts, stop.clone(), DRAIN_MAX));
         let wanted = Wanted { instances: config.instances.clone(), discovery: config.discovery.clone() };

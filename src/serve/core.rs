@@ -54,8 +54,10 @@ struct Operation {
 /// Whether an instance must have room for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// One that may take it must not be saturated.
-    Needed,
+    /// One that may take it must not be saturated, and it is held where the policy holds, as it was for so long.
+    Needed { waited: Duration },
+    /// Others are before it: it is not placed, and only told why it has to wait.
+    Behind,
     /// It was admitted before, and is placed anew.
     Made,
 }
@@ -159,7 +161,8 @@ impl Core {
     ) -> Result<Decision, RouteError> {
         let began = self.clock.now();
         let decided = match room {
-            Room::Needed => self.router.route_unsaturated(request, may, began),
+            Room::Needed { waited } => self.router.route_with_room(request, may, waited, began),
+            Room::Behind => return Err(self.router.refusal(request, may, began)?.into()),
             Room::Made => self.router.route_among(request, may, began),
         };
         let seconds = self.clock.now().since(began).as_secs_f64();

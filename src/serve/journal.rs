@@ -9,6 +9,7 @@ pub use verdict::{Suspect, Verdict};
 
 use super::members::Member;
 use super::telemetry::metrics::{Cached, Compared, Progress, Totals};
+use crate::routing::admission::Waited;
 use crate::routing::{Decision, RequestId, Time};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub(super) struct Entry {
     pub member: Arc<Member>,
     pub at: Time,
     pub why: Why,
+    /// How it waited before, if it did.
+    pub waited: Option<Waited>,
     pub ttft: Option<f64>,
     pub ended: Option<Progress>,
 }
@@ -105,8 +108,16 @@ impl Journal {
     /// A decision was made. `looked_up` says whether the prompt's content was known.
     pub fn decided(&self, at: Time, decision: &Decision, member: Arc<Member>, looked_up: bool) {
         let why = Why::of(decision, looked_up);
-        let entry = Entry { decision: *decision, member, at, why, ttft: None, ended: None };
-        *self.slot(decision.request).lock() = Some(entry);
+        let (decision, waited, ttft, ended) = (*decision, None, None, None);
+        *self.slot(decision.request).lock() = Some(Entry { decision, member, at, why, waited, ttft, ended });
+    }
+
+    /// It waited so before its decision was made.
+    pub fn waited(&self, request: RequestId, waited: Waited) {
+        let mut slot = self.slot(request).lock();
+        if let Some(entry) = slot.as_mut().filter(|entry| entry.decision.request == request) {
+            entry.waited = Some(waited);
+        }
     }
 
     /// A request came so far, so many seconds after its decision.

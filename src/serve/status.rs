@@ -78,11 +78,13 @@ pub struct Found {
     pub problem: Option<String>,
 }
 
-/// Requests that wait because all instances that may take them are saturated.
+/// Requests that wait: because all instances that may take them are saturated, or because they are held for a moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// Requests of high, normal and low priority.
     pub requests: [usize; 3],
+    /// Of these, how many are held.
+    pub held: usize,
     /// Their prompt tokens.
     pub tokens: u64,
     /// How long the one that waits longest has waited.
@@ -162,6 +164,10 @@ pub struct Placed {
     pub best_overlap_tokens: u32,
     /// Why it went there.
     pub why: Why,
+    /// How long it waited before it was placed, if it did.
+    pub waited_seconds: Option<f64>,
+    /// Whether it was held then, rather than without room anywhere.
+    pub was_held: bool,
     /// When the first token was expected.
     pub expected_ttft_seconds: f64,
     /// When it came, if it did.
@@ -178,7 +184,7 @@ impl Status {
         let (sources, fleet_problems) = core.found();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            policy: config.policy_spec().to_string(),
+            policy: config.policy_spec().without_hold().to_string(),
             uptime_seconds: core.now().as_secs_f64(),
             draining: core.is_draining(),
             verdict: Verdict::of(core.journal(), &knowledge),
@@ -204,6 +210,7 @@ impl Queue {
         let queued = Priority::ALL.map(|priority| core.admission().queued(priority));
         Queue {
             requests: queued.map(|class| class.requests),
+            held: queued.iter().map(|class| class.held).sum(),
             tokens: queued.iter().map(|class| class.tokens).sum(),
             longest_seconds: core.admission().longest_wait(core).as_secs_f64(),
             shed: core.metrics().shed_so_far(),
@@ -245,7 +252,7 @@ impl Instance {
 
 impl Placed {
     fn of(core: &Core, entry: &Entry) -> Placed {
-        let Entry { decision, member, at, why, ttft, ended } = entry;
+        let Entry { decision, member, at, why, waited, ttft, ended } = entry;
         let ended = ended.and_then(|progress| match progress {
             Progress::FirstToken => None,
             Progress::Ended(end @ (End::Finished | End::Abandoned)) => Some(end.name().to_owned()),
@@ -258,6 +265,8 @@ impl Placed {
             overlap_tokens: decision.overlap_tokens,
             best_overlap_tokens: decision.best_overlap_tokens,
             why: *why,
+            waited_seconds: waited.map(|waited| waited.time.as_secs_f64()),
+            was_held: waited.is_some_and(|waited| waited.was_held),
             expected_ttft_seconds: decision.expected_ttft.as_secs_f64(),
             ttft_seconds: *ttft,
             ended,

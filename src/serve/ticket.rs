@@ -24,6 +24,11 @@ impl Ticket {
         Ticket { core, request, stage: Stage::Prefill }
     }
 
+    /// The request that it is for.
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
     /// The first token came; further calls change nothing.
     pub fn first_token(&mut self) {
         if self.stage == Stage::Prefill {

@@ -18,7 +18,7 @@ mod headers;
 mod observer;
 mod relay;
 
-use super::admission::{Refused, Shed};
+use super::admission::{Booked, Refused, Shed};
 use super::core::{Core, Room};
 use super::ingress::guard::Entered;
 use super::ingress::http::api::Api;
@@ -30,7 +30,7 @@ use super::ticket::Ticket;
 use super::tls::{ClientTls, Connector};
 use crate::config::{InstanceAccess, Protocol};
 use crate::routing::admission::Ask;
-use crate::routing::{Decision, InstanceId, RouteError};
+use crate::routing::{Decision, InstanceId, RequestId, RouteError};
 use answer::Answer;
 pub use api_keys::ApiKeyError;
 pub(super) use api_keys::ApiKeys;
@@ -102,6 +102,12 @@ pub(super) struct Placed {
     pub decision: Option<Decision>,
     /// Its reservation.
     pub ticket: Option<Ticket>,
+}
+
+impl Booked for Placed {
+    fn request(&self) -> Option<RequestId> {
+        self.ticket.as_ref().map(Ticket::request)
+    }
 }
 
 /// Why no instance answered.
@@ -263,7 +269,7 @@ impl Upstream {
         match place.ask(forward.body.len()) {
             None => Ok(place.place(&[], Room::Made)?),
             Some(ask) => {
-                let place = || place.place(&[], Room::Needed);
+                let place = |room| place.place(&[], room);
                 Ok(self.core.admission().place(&self.core, ask, forward.deadline, place).await?)
             }
         }

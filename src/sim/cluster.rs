@@ -18,9 +18,9 @@ use crate::routing::policy::Dice;
 use crate::routing::{
     self, Decision, Fact, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, SessionKey, Time,
 };
-use holding::Held;
+use holding::Holding;
 use news::News;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,10 +107,10 @@ pub enum Refused {
 /// Routers and their simulated instances.
 pub struct Cluster {
     routers: Vec<Router>,
-    /// By router: requests that it holds, most urgent first.
-    held: Vec<BTreeMap<(Time, u64), Held>>,
-    /// What a router places no request behind, if it holds any at all.
-    wait_max: Option<Duration>,
+    /// By router: requests that it holds.
+    held: Vec<Holding>,
+    /// Whether they hold any at all.
+    holds: bool,
     instances: Vec<Instance>,
     conditions: Conditions,
     seed: u64,
@@ -124,10 +124,8 @@ pub struct Cluster {
     /// By instance: what it said of itself last.
     reported: Vec<Reported>,
     served: Vec<Served>,
-    /// By router: when it was told what may have made room, if nobody was tried since.
-    room: Vec<Option<Time>>,
-    /// By router: whether it is to look for room at some time anyway.
-    looks: Vec<bool>,
+    /// By router: whether it was told what may have made room, and nobody was tried since.
+    room: Vec<bool>,
     /// Kept between steps for their room.
     progress: Vec<Progress>,
     events: Vec<CacheEvent>,
@@ -168,8 +166,8 @@ impl Cluster {
         };
         let routers: Vec<Router> = (0..config.conditions.routers.max(1)).map(router).collect();
         Cluster {
-            held: routers.iter().map(|_| BTreeMap::new()).collect(),
-            wait_max: config.router.tuning.hold(),
+            held: routers.iter().map(|_| Holding::new()).collect(),
+            holds: config.router.policy_spec().hold().is_some(),
             routers,
             instances: (0..config.instances).map(|_| Instance::new(config.instance)).collect(),
             conditions: config.conditions,
@@ -181,8 +179,7 @@ impl Cluster {
             events_told: 0,
             reported: vec![Reported::default(); usize::from(config.instances)],
             served: Vec::new(),
-            room: vec![None; usize::from(config.conditions.routers.max(1))],
-            looks: vec![false; usize::from(config.conditions.routers.max(1))],
+            room: vec![false; usize::from(config.conditions.routers.max(1))],
             progress: Vec::new(),
             events: Vec::new(),
         }
@@ -213,14 +210,12 @@ impl Cluster {
             engine.fits(arrival.prompt_tokens, arrival.output_tokens)?;
         }
         let now = arrival.at;
-        match self.wait_max {
-            Some(wait_max) => self.come(router, id, arrival, wait_max),
-            None => {
-                let decision = self.routers[router].route(&request(&arrival), now)?;
-                self.give(router, id, arrival, decision, now);
-                Ok(Some(decision))
-            }
+        if self.holds {
+            return self.come(router, id, arrival);
         }
+        let decision = self.routers[router].route(&request(&arrival), now)?;
+        self.give(router, id, arrival, decision, now);
+        Ok(Some(decision))
     }
 
     /// Gives a request to the instance that was chosen for it.
@@ -246,28 +241,30 @@ impl Cluster {
     /// Lets time pass until `until`.
     pub fn advance(&mut self, until: Time) {
         while self.agenda.next_at().is_some_and(|at| at <= until) {
-            match self.agenda.take_next().expect("it was just looked at") {
-                (at, Due::StepEnd(instance)) if self.step_ends[instance.index()] != Some(at) => {}
-                (at, Due::StepEnd(instance)) => {
+            let (at, due) = self.agenda.take_next().expect("it was just looked at");
+            match due {
+                Due::StepEnd(instance) if self.step_ends[instance.index()] != Some(at) => {}
+                Due::StepEnd(instance) => {
                     self.step_ends[instance.index()] = None;
                     self.end_step(instance, at);
                     self.report(instance, at);
                     self.begin_step(instance, at);
                 }
-                (at, Due::News(news)) => self.tell(&news, at),
-                (at, Due::Room(router)) => {
-                    self.looks[router] = false;
-                    self.room[router] = Some(at);
+                Due::News(news) => self.tell(&news, at),
+                Due::Room(router) => self.look(router, at),
+            }
+            for router in 0..self.routers.len() {
+                if std::mem::take(&mut self.room[router]) {
+                    self.make_room(router, at);
                 }
             }
-            self.place_held();
         }
     }
 
     /// Lets time pass until all is done.
     pub fn drain(&mut self) {
         self.advance(Time::MAX);
-        assert!(self.held.iter().all(BTreeMap::is_empty), "a drained cluster holds nothing");
+        assert!(self.held.iter().all(Holding::is_empty), "a drained cluster holds nothing");
         for router in &self.routers {
             assert_eq!(router.in_flight(), 0, "a drained cluster has nothing in flight");
         }

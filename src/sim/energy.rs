@@ -3,7 +3,7 @@
 //! Power is Kavier's, `idle + (max − idle) · (2u − u^1.4)` (the exponent of Fan, Weber, Barroso, ISCA 2007), with a
 //! utilisation of 0.95 in a step and 0 between steps.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The GPUs of one instance.
@@ -34,7 +34,7 @@ impl Default for Tariff {
 }
 
 /// What serving some tokens took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Energy {
     /// Electricity of all GPUs, idle time included.
     pub watt_hours: f64,

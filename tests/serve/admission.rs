@@ -1,7 +1,10 @@
 //! Requests that wait for an instance to have room, through the sockets.
 
 use crate::security::line;
-use crate::support::{MODEL, RunningApp, config, eventually, instance, open_post, prompt, send, soon, start_app};
+use crate::support::{
+    MODEL, RunningApp, config, eventually, get, instance, mock_config, open_post, post, prompt, send, soon, start_app,
+    start_mock,
+};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -19,7 +22,8 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use warmpath::config::Config;
 use warmpath::routing::admission::Saturation;
-use warmpath::serve::proto::{CompleteRequest, Outcome, RouteRequest};
+use warmpath::routing::policy::Tuning;
+use warmpath::serve::proto::{CompleteRequest, Outcome, RouteRequest, Wait};
 
 /// An instance that answers one request for each permit, and says in which order they came.
 #[derive(Clone)]
@@ -57,6 +61,28 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     config.routing.saturation = Some(Saturation { prefill_tokens_max: Some(100), kv_usage_max: None });
     change(&mut config);
     (gate, start_app(config).await)
+}
+
+/// A router in front of one gate that holds who would wait there for more than 50 ms: one prompt of 30,000 tokens, which take two
+/// seconds by estimate, is enough for that.
+async fn start_holding(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
+    start(|config| {
+        config.routing.saturation = None;
+        config.routing.tuning = Tuning::default().with_hold(0.05);
+        change(config);
+    })
+    .await
+}
+
+/// Sends a prompt of so many tokens, which nobody has seen.
+fn complete_long(app: &RunningApp, user: &str, tokens: u32) -> JoinHandle<Answer> {
+    let seed = user.bytes().map(u32::from).sum();
+    complete(app, user, json!({"prompt": prompt(seed, tokens)}))
+}
+
+async fn holds(app: &RunningApp, requests: usize) {
+    let held = || app.metric("warmpath_held_requests{priority=\"normal\"}");
+    eventually("holding", || held() == requests as f64).await;
 }
 
 struct Answer {
@@ -299,4 +325,136 @@ async fn route_is_refused_with_a_pushback_where_nothing_may_wait() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     let pushback: u64 = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
     assert!((1_000..=60_000).contains(&pushback));
+}
+
+#[tokio::test]
+async fn who_is_held_waits_for_the_first_token_of_those_before_it_and_the_shortest_is_first() {
+    let (gate, app) = start_holding(|_| {}).await;
+    let mut answers = vec![complete_long(&app, "first", 30_000)];
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    for (held, (user, tokens)) in [("long", 20_000), ("short", 1_000), ("middle", 8_000)].into_iter().enumerate() {
+        answers.push(complete_long(&app, user, tokens));
+        holds(&app, held + 1).await;
+    }
+    assert_eq!(app.metric("warmpath_instance_saturated{instance=\"a\"}"), 0.0, "it has room");
+    assert_eq!(app.core.router().in_flight(), 1, "what is held is booked nowhere");
+    for answered in 1..=4 {
+        gate.permits.add_permits(1);
+        eventually("the next one's arrival", || gate.seen().len() == (answered + 1).min(4)).await;
+    }
+    assert_eq!(gate.seen(), ["first", "short", "middle", "long"]);
+    for answer in answers {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    idle(&app).await;
+    assert_eq!(app.metric("warmpath_held_seconds_count"), 3.0);
+    assert!(app.metric("warmpath_route_decisions_total{outcome=\"held\"}") >= 3.0);
+    let status: Value = serde_json::from_str(&get(app.admin, "/status").await.1).unwrap();
+    let held: Vec<bool> =
+        status["decisions"].as_array().unwrap().iter().map(|placed| placed["was_held"].as_bool().unwrap()).collect();
+    assert_eq!(held, [true, true, true, false], "{status}");
+    assert!(status["decisions"][0]["waited_seconds"].as_f64().unwrap() > 0.0);
+}
+
+/// By estimate its instance is nearly done after two seconds; nobody tells so.
+#[tokio::test]
+async fn who_is_held_is_placed_when_by_estimate_there_is_room() {
+    let (gate, app) = start_holding(|config| config.routing.tuning = Tuning::default().with_hold(0.5)).await;
+    let first = complete_long(&app, "first", 30_000);
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    let second = complete_long(&app, "second", 1_000);
+    holds(&app, 1).await;
+    eventually("the second one's arrival", || gate.seen() == ["first", "second"]).await;
+    gate.permits.add_permits(2);
+    for answer in [first, second] {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    idle(&app).await;
+}
+
+#[tokio::test]
+async fn nobody_is_refused_for_being_held() {
+    // It waited as long as anyone may; the queue is full; the router stops.
+    let (gate, app) = start_holding(|config| config.admission.wait_max = Duration::from_millis(100)).await;
+    let first = complete_long(&app, "first", 60_000);
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    let second = complete_long(&app, "second", 30_000);
+    eventually("the second one's arrival", || gate.seen() == ["first", "second"]).await;
+    gate.permits.add_permits(2);
+    for answer in [first, second] {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    idle(&app).await;
+
+    let (gate, app) = start_holding(|config| config.admission.queue_requests_max = 1).await;
+    let mut answers = vec![complete_long(&app, "first", 60_000)];
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    answers.push(complete_long(&app, "held", 30_000));
+    holds(&app, 1).await;
+    answers.push(complete_long(&app, "third", 30_000));
+    eventually("the third one's arrival", || gate.seen() == ["first", "third"]).await;
+    let (running, core) = (app.running, app.core);
+    let stopped = tokio::spawn(running.stop());
+    eventually("the held one's arrival", || gate.seen() == ["first", "third", "held"]).await;
+    gate.permits.add_permits(3);
+    for answer in answers {
+        assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
+    }
+    soon("the end", stopped).await.unwrap();
+    assert_eq!(core.router().in_flight(), 0);
+}
+
+#[tokio::test]
+async fn who_is_held_and_hangs_up_or_has_no_more_time_is_never_sent() {
+    let (gate, mut app) = start_holding(|_| {}).await;
+    let first = complete_long(&app, "first", 60_000);
+    eventually("the first one's arrival", || gate.seen() == ["first"]).await;
+    let gone = complete_long(&app, "gone", 30_000);
+    holds(&app, 1).await;
+    gone.abort();
+    holds(&app, 0).await;
+    let asked = RouteRequest { model: MODEL.to_owned(), token_ids: prompt(2, 30_000), ..RouteRequest::default() };
+    let explained = app.client.explain(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((explained.wait(), explained.room_in_seconds.is_some_and(|seconds| seconds > 0.5)), (Wait::Held, true));
+    let mut hurried = tonic::Request::new(asked);
+    hurried.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    soon("a refusal", app.client.route(hurried)).await.unwrap_err();
+    gate.permits.add_permits(1);
+    assert_eq!(soon("the first answer", first).await.unwrap().status, 200);
+    idle(&app).await;
+    assert_eq!(gate.seen(), ["first"]);
+}
+
+/// Two simulated engines at fifty times their pace, and a hundred requests of three conversations at once.
+#[tokio::test]
+async fn under_load_all_who_are_held_are_answered_and_nothing_stays_booked() {
+    let engine = || start_mock(warmpath::mock::MockConfig { speed: 50.0, ..mock_config() });
+    let (mut a, mut b) = (engine().await, engine().await);
+    let mut config = config(vec![a.instance("a"), b.instance("b")]);
+    config.routing.prefill = config.routing.prefill.faster(50.0);
+    config.routing.tuning = Tuning::default().with_hold(0.005);
+    let app = start_app(config).await;
+    a.subscribed().await;
+    b.subscribed().await;
+    let one = |number: u32| {
+        let mut prompt = prompt(number % 3, 4_000);
+        prompt.extend((0..number % 40 * 100).map(|token| 1_000_000 + number * 10_000 + token));
+        let body = json!({"model": MODEL, "prompt": prompt, "max_tokens": 3, "stream": true});
+        let http = app.http;
+        tokio::spawn(async move { post(http, "/v1/completions", &body).await })
+    };
+    let answers: Vec<_> = (0..100).map(one).collect();
+    for answer in answers {
+        let (status, body) = soon("an answer", answer).await.unwrap();
+        assert_eq!((status, body.trim_end().ends_with("data: [DONE]")), (200, true), "{body}");
+    }
+    eventually("idling", || app.core.router().in_flight() == 0).await;
+    assert_eq!(app.metric("warmpath_held_requests{priority=\"normal\"}"), 0.0);
+    assert!(app.metric("warmpath_held_seconds_count") > 10.0, "most had to wait");
+    assert_eq!(app.metric("warmpath_queue_wait_seconds_count{end=\"admitted\"}"), app.metric("warmpath_held_seconds_count"));
+    let sent: f64 = ["a", "b"].map(|name| app.metric(&format!("warmpath_instance_requests_total{{instance=\"{name}\"}}"))).iter().sum();
+    assert_eq!(sent, 100.0);
+    app.running.stop().await;
+    a.running.stop().await;
+    b.running.stop().await;
 }

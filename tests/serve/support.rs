@@ -141,7 +141,14 @@ pub fn instance(name: &str, http: SocketAddr, kv_events: Option<SocketAddr>) -> 
 /// A configuration with free ports.
 pub fn config(instances: Vec<Instance>) -> Config {
     // Most tests have instances that nobody is behind; those about health say so.
-    Config::own(instances)
+    Config {
+        routing: warmpath::routing::Config {
+            // Most tests ask again and again and tell of no first token.
+            tuning: warmpath::routing::policy::Tuning::default().with_hold(0.0),
+            ..warmpath::routing::Config::default()
+        },
+        ..Config::own(instances)
+    }
 }
 
 /// A router that runs.

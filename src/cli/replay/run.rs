@@ -1,7 +1,7 @@
 //! What `warmpath replay` runs, and where it writes what came out.
 
 use super::Replay;
-use crate::replay::{Answered, Experiment, Loads, Report, Setup, Study, StudyReport};
+use crate::replay::{Answered, Experiment, Ledger, Loads, Report, Setup, Study, StudyReport};
 use crate::sim::StepModel;
 use crate::trace::Trace;
 use anyhow::{Context, bail};
@@ -29,10 +29,15 @@ pub(super) fn run_study(args: &Replay, fitted: Option<StepModel>) -> anyhow::Res
         slo: args.slo(),
     };
     let bar = ProgressBar::new(0).with_style(study_style());
-    let report = study.run(&|requests, total| {
+    let progress = |requests, total| {
         bar.set_length(total);
         bar.inc(requests);
-    });
+    };
+    let ledger = args.resume.as_deref().map(Ledger::open).transpose()?;
+    let report = match &ledger {
+        Some(ledger) => study.resume(ledger, &progress),
+        None => study.run(&progress),
+    };
     bar.finish_and_clear();
     let files = Files { json: args.json.as_deref(), markdown: args.markdown.as_deref(), html: args.html.as_deref() };
     files.write(&report?)

@@ -73,10 +73,11 @@ fn head(status: &Status) -> [String; 5] {
             status.index_bytes_max >> 20
         ),
         format!(
-            "{} requests/s · {} in flight · {} queued, {} shed · first token {} median, {} p99",
+            "{} requests/s · {} in flight · {} queued, {} held, {} shed · first token {} median, {} p99",
             or_none(last.map(|step| step.requests_per_second), |rate| format!("{rate:.1}")),
             status.in_flight,
-            status.queue.requests.iter().sum::<usize>(),
+            status.queue.requests.iter().sum::<usize>() - status.queue.held,
+            status.queue.held,
             status.queue.shed,
             or_none(last.and_then(|step| step.ttft_p50), seconds),
             or_none(last.and_then(|step| step.ttft_p99), seconds)
@@ -174,11 +175,15 @@ fn decision_head(name: usize) -> String {
 }
 
 fn decision(placed: &Placed, name: usize) -> String {
-    let why = match placed.why {
-        Why::ByLoad => "load (unknown)",
-        Why::Cold => "load (cold)",
-        Why::Prefix => "prefix",
-        Why::Load => "load",
+    let why = match (placed.why, placed.was_held) {
+        (Why::ByLoad, false) => "load (unknown)",
+        (Why::ByLoad, true) => "load, held",
+        (Why::Cold, false) => "load (cold)",
+        (Why::Cold, true) => "cold, held",
+        (Why::Prefix, false) => "prefix",
+        (Why::Prefix, true) => "prefix, held",
+        (Why::Load, false) => "load",
+        (Why::Load, true) => "load, held",
     };
     format!(
         "{:>6}  {:<name$}  {:>8}  {:>8}  {:>8}  {why:<14}  {:>8}  {:>8}  {}",
@@ -251,6 +256,8 @@ mod tests {
             overlap_tokens: 1600,
             best_overlap_tokens: 3200,
             why,
+            waited_seconds: (request == 1).then_some(0.2),
+            was_held: request == 1,
             expected_ttft_seconds: 0.3,
             ttft_seconds,
             ended: ended.map(str::to_owned),
@@ -279,7 +286,7 @@ mod tests {
                 delivered: None,
             },
             in_flight: 9,
-            queue: Queue { requests: [1, 4, 2], tokens: 9_000, longest_seconds: 1.5, shed: 12 },
+            queue: Queue { requests: [1, 4, 2], held: 3, tokens: 9_000, longest_seconds: 1.5, shed: 12 },
             index_blocks: 40_000,
             index_bytes: 5 << 20,
             index_bytes_max: 4 << 30,

@@ -3,10 +3,12 @@
 use super::super::raw;
 use super::Check;
 use crate::routing::block::BlockSize;
-use crate::routing::policy::{PolicySpec, PolicySpecError};
+use crate::routing::policy::{HOLD_SECONDS_MAX, PolicySpec, PolicySpecError};
 use crate::routing::{self, TierWeights};
 use crate::trace::RecorderConfig;
 use std::time::Duration;
+
+const HOLD: &str = "write seconds of prefill; 0: nothing is held; without it the policy's own";
 
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
 
@@ -17,10 +19,18 @@ impl Check {
         let block_size = self.leaf("routing.block_size", raw.block_size, BLOCK_SIZE);
         let seed = self.leaf("routing.seed", raw.seed, "write a whole number, not negative");
         let policy =
-            self.parsed("routing.policy", policy, |name: String| policy_that_serves(&name), "pick one of them");
+            self.parsed("routing.policy", policy, |name: String| policy_without_hold(&name), "pick one of them");
+        let hold = self.leaf("routing.hold_seconds", raw.hold_seconds, HOLD);
+        let hold = hold.filter(|seconds| {
+            let fits = (0.0..=HOLD_SECONDS_MAX).contains(seconds);
+            if !fits {
+                self.problem("routing.hold_seconds", format!("{seconds} is not from 0 to {HOLD_SECONDS_MAX}"), HOLD);
+            }
+            fits
+        });
         routing::Config {
             policy: policy.kind,
-            tuning: policy.tuning,
+            tuning: hold.map_or(policy.tuning, |seconds| policy.tuning.with_hold(seconds)),
             block_size: self.parsed("routing.block_size", block_size, BlockSize::new, BLOCK_SIZE),
             seed: seed.unwrap_or(default.seed),
             lease: self
@@ -77,11 +87,11 @@ impl Check {
     }
 }
 
-/// A policy by its name and numbers. To hold requests a router needs somewhere for them to wait, which only the simulated one has.
-fn policy_that_serves(name: &str) -> Result<PolicySpec, String> {
+/// A policy by its name and numbers. What it holds by has a setting of its own.
+fn policy_without_hold(name: &str) -> Result<PolicySpec, String> {
     let policy: PolicySpec = name.parse().map_err(|error: PolicySpecError| error.to_string())?;
-    match policy.tuning.hold() {
-        Some(_) => Err(format!("policy {name:?} holds requests, which is simulated only")),
-        None => Ok(policy),
+    if policy.says_hold() {
+        return Err(format!("policy {name:?} says how long requests are held, which is routing.hold_seconds here"));
     }
+    Ok(policy)
 }

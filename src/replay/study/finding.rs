@@ -76,6 +76,10 @@ pub struct Cell {
     pub requests_max_over_mean: Figure,
     /// Most time in steps an instance had, over the mean; zero where it was measured, as an endpoint does not tell.
     pub busy_max_over_mean: Figure,
+    /// The most uncached prompt tokens that an instance was given, over the mean, in each of up to 96 slices of the time in which
+    /// requests came; mean over seeds. Empty where it was measured.
+    #[serde(default)]
+    pub balance_over_time: Vec<f64>,
 }
 
 /// A mean over seeds.
@@ -139,6 +143,12 @@ impl Cell {
             goodput: figure(|outcome| outcome.goodput),
             requests_max_over_mean: figure(|outcome| outcome.requests_balance.max_over_mean),
             busy_max_over_mean: figure(|outcome| outcome.busy_balance.max_over_mean),
+            balance_over_time: {
+                // Seeds move the last request by less than a slice, if at all.
+                let slices = outcomes.iter().map(|outcome| outcome.balance_over_time.len()).min().unwrap_or(0);
+                let mean = |slice: usize| outcomes.iter().map(|outcome| outcome.balance_over_time[slice]).sum::<f64>();
+                (0..slices).map(|slice| mean(slice) / outcomes.len() as f64).collect()
+            },
         }
     }
 }

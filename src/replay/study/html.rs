@@ -34,6 +34,7 @@ impl StudyReport {
                 html += &plot(place, title, of);
             }
             for scenario in place {
+                html += &balance_plot(scenario);
                 html += &format!("<h3>{}</h3>\n{}", escape(&scenario.title()), StudyReport::to_html_table(scenario));
             }
         }
@@ -102,6 +103,40 @@ fn plot(place: &[Scenario], title: &str, of: fn(&Cell) -> Figure) -> String {
     }
     svg += "</svg>\n";
     if title == PLOTS[0].0 { legend(place) + &svg } else { svg }
+}
+
+/// How evenly work was spread as time went by: a line a policy.
+fn balance_plot(scenario: &Scenario) -> String {
+    let cells = &scenario.cells;
+    let slices = cells.iter().map(|cell| cell.balance_over_time.len()).max().unwrap_or(0);
+    if slices < 2 {
+        return String::new();
+    }
+    let top = f64::from(scenario.instances).max(1.0 + f64::EPSILON);
+    let x = |slice: usize| MARGIN + slice as f64 / (slices - 1) as f64 * (WIDTH - 2.0 * MARGIN);
+    let y = |value: f64| HEIGHT - MARGIN - (value - 1.0) / (top - 1.0) * (HEIGHT - 2.0 * MARGIN);
+    let load = scenario.load.map_or(String::new(), |load| format!(" at {:.0} % of capacity", load * 100.0));
+    let mut svg = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" font-size=\"11\">\n");
+    let title = "busiest instance, uncached tokens over the mean, as time goes by";
+    svg += &format!("<text x=\"{MARGIN}\" y=\"20\" font-weight=\"bold\">{title}{load}</text>\n");
+    for step in 0..=4 {
+        let value = 1.0 + (top - 1.0) * f64::from(step) / 4.0;
+        let (at, right) = (y(value), WIDTH - MARGIN);
+        svg += &format!("<line x1=\"{MARGIN}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>");
+        svg += &format!("<text x=\"4\" y=\"{:.1}\">{value:.2}</text>\n", at + 4.0);
+    }
+    for share in [0.0, 0.5, 1.0] {
+        let (at, percent) = (MARGIN + share * (WIDTH - 2.0 * MARGIN) - 10.0, share * 100.0);
+        svg += &format!("<text x=\"{at:.1}\" y=\"{}\">{percent:.0} %</text>\n", HEIGHT - MARGIN + 16.0);
+    }
+    for (policy, cell) in cells.iter().enumerate() {
+        let point = |(slice, value): (usize, &f64)| format!("{:.1},{:.1}", x(slice), y(*value));
+        let line: Vec<String> = cell.balance_over_time.iter().enumerate().map(point).collect();
+        let color = color(policy, cells.len());
+        svg += &format!("<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\">", line.join(" "));
+        svg += &format!("<title>{}</title></polyline>\n", cell.policy);
+    }
+    svg + "</svg>\n"
 }
 
 fn legend(place: &[Scenario]) -> String {

@@ -142,6 +142,11 @@ impl PolicyKind {
         }
     }
 
+    /// Seconds of prefill behind which it places no request unless it is told otherwise; 0 is any. Peers' routers hold nothing.
+    pub const fn hold_seconds(self) -> f64 {
+        if matches!(self, PolicyKind::PrefixCost) { prefix_cost::HOLD_SECONDS } else { 0.0 }
+    }
+
     /// The policy itself, with its defaults but for what is tuned.
     pub fn build(self, tuning: &Tuning) -> Box<dyn Policy> {
         let mut policy = self.build_default();

@@ -35,6 +35,9 @@ use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;
 use std::cmp::Reverse;
 
+/// Seconds of prefill at an instance behind which nothing is placed there yet.
+pub(super) const HOLD_SECONDS: f64 = 0.1;
+
 pub(super) struct PrefixCost {
     tight: Weights,
     roomy: Weights,
@@ -51,7 +54,7 @@ struct Weights {
 impl Default for PrefixCost {
     fn default() -> Self {
         PrefixCost {
-            tight: Weights { prefill: 1.0, own_delay: 0.5, fleet_delay: 0.0, decode: 0.05 },
+            tight: Weights { prefill: 2.0, own_delay: 0.5, fleet_delay: 0.0, decode: 0.05 },
             roomy: Weights { prefill: 3.0, own_delay: 0.5, fleet_delay: 0.5, decode: 0.05 },
         }
     }

@@ -48,9 +48,9 @@ impl Tuning {
     /// No policy has more numbers than this.
     const PARAMETERS_MAX: usize = 8;
 
-    /// Behind how much prefill no request is placed: until then the router holds it, if it can. Any policy may hold.
-    pub fn hold(&self) -> Option<Duration> {
-        self.hold_seconds.map(Duration::from_secs_f64)
+    /// The same, where requests are held by so many seconds, from 0, which is not at all, to [`HOLD_SECONDS_MAX`].
+    pub fn with_hold(self, seconds: f64) -> Self {
+        Tuning { hold_seconds: Some(seconds.clamp(0.0, HOLD_SECONDS_MAX)), ..self }
     }
 
     pub(super) fn apply(&self, parameters: Vec<Parameter<'_>>) {
@@ -70,6 +70,24 @@ pub struct PolicySpec {
     pub kind: PolicyKind,
     /// What differs from its defaults.
     pub tuning: Tuning,
+}
+
+impl PolicySpec {
+    /// Behind how much prefill no request is placed: until then the router holds it. Any policy may hold.
+    pub fn hold(&self) -> Option<Duration> {
+        let seconds = self.tuning.hold_seconds.unwrap_or(self.kind.hold_seconds());
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    /// The same, holding by what its policy holds by.
+    pub fn without_hold(self) -> Self {
+        PolicySpec { tuning: Tuning { hold_seconds: None, ..self.tuning }, ..self }
+    }
+
+    /// Whether what it holds by was said, rather than left to the policy.
+    pub fn says_hold(&self) -> bool {
+        self.tuning.hold_seconds.is_some()
+    }
 }
 
 impl From<PolicyKind> for PolicySpec {
@@ -97,7 +115,7 @@ impl fmt::Display for PolicySpec {
 /// What every policy can be given.
 const HOLD: &str = "hold";
 /// Nothing is held for more prefill than this.
-const HOLD_SECONDS_MAX: f64 = 3600.0;
+pub const HOLD_SECONDS_MAX: f64 = 3600.0;
 
 /// Why a policy with parameters could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

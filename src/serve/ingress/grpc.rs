@@ -13,7 +13,7 @@ use crate::routing::admission::Ask;
 use crate::routing::block::Namespace;
 use crate::routing::{self, Fact, InstanceId, Request, RequestId, RouteError, SessionKey};
 use crate::serve::admission;
-use crate::serve::core::{Core, Room};
+use crate::serve::core::Core;
 use crate::serve::proto::router_server::{Router, RouterServer};
 use crate::serve::proto::{
     Availability, CompleteRequest, CompleteResponse, ExplainResponse, FirstTokenRequest, FirstTokenResponse, Instance,
@@ -99,7 +99,7 @@ impl Router for Service {
             tokens,
             bytes: tokens as usize * size_of::<u32>(),
         };
-        let route = || self.core.route_among(&asked, &|instance| is_allowed(&allowed, instance), Room::Needed);
+        let route = |room| self.core.route_among(&asked, &|instance| is_allowed(&allowed, instance), room);
         let decision = self.core.admission().place(&self.core, ask, deadline, route).await;
         let decision = decision.map_err(|refused| status::of_refused(&refused))?;
         let member = self.core.member(decision.instance);

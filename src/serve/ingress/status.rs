@@ -11,7 +11,9 @@ pub(super) fn of_route(error: &RouteError) -> Status {
         RouteError::UnknownModel { .. } => Code::NotFound,
         RouteError::NoneReady { .. } => Code::Unavailable,
         RouteError::EmptyPrompt | RouteError::PromptTooLong => Code::InvalidArgument,
-        RouteError::TooManyInFlight { .. } | RouteError::Saturated { .. } => Code::ResourceExhausted,
+        RouteError::TooManyInFlight { .. } | RouteError::Saturated { .. } | RouteError::Held { .. } => {
+            Code::ResourceExhausted
+        }
     };
     Status::new(code, error.to_string())
 }

@@ -49,6 +49,8 @@ label! {
         TooManyInFlight = "too_many_in_flight",
         /// All that may take it have as much as they should be given; one that waits is told so again at each try.
         Saturated = "saturated",
+        /// Whoever would get it has enough to do for now; told at each try, too.
+        Held = "held",
     }
 }
 
@@ -518,6 +520,7 @@ impl From<&RouteError> for Outcome {
             RouteError::PromptTooLong => Outcome::PromptTooLong,
             RouteError::TooManyInFlight { .. } => Outcome::TooManyInFlight,
             RouteError::Saturated { .. } => Outcome::Saturated,
+            RouteError::Held { .. } => Outcome::Held,
         }
     }
 }

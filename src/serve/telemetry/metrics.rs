@@ -56,6 +56,9 @@ pub(crate) struct Metrics {
     pub recorder_held_bytes: Gauge,
     /// See [`Metric::QueueWait`].
     pub queue_wait: PerLabel<WaitEnd, Histogram>,
+    /// See [`Metric::HeldSeconds`].
+    pub held_seconds: Histogram,
+    held: PerLabel<Class, Gauge>,
     /// See [`Metric::Shed`].
     pub shed: PerLabel<ShedReason, Counter>,
     queued: PerLabel<Class, Gauge>,
@@ -355,6 +358,8 @@ impl Metrics {
             watchers_lost: registry.counter(Metric::WatchersLost, None, None),
             recorder_held_bytes: registry.gauge(Metric::RecorderHeldBytes, None, None),
             queue_wait: registry.histograms(Metric::QueueWait),
+            held_seconds: registry.histogram(Metric::HeldSeconds, None),
+            held: registry.gauges_of_all(Metric::Held),
             shed: registry.counters(Metric::Shed, None),
             queued: registry.gauges_of_all(Metric::Queued),
             queued_tokens: registry.gauges_of_all(Metric::QueuedTokens),
@@ -500,6 +505,7 @@ impl Metrics {
     pub fn queued(&self, priority: Priority, queued: Queued) {
         let class = Class::from(priority);
         self.queued.of(class).set(queued.requests as f64);
+        self.held.of(class).set(queued.held as f64);
         self.queued_tokens.of(class).set(queued.tokens as f64);
         self.queued_bytes.of(class).set(queued.bytes as f64);
     }

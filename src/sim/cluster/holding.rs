@@ -1,75 +1,100 @@
 //! Requests that a router holds for a moment, where whoever would get them has enough to do.
 //!
-//! Placed late, a request finds out more; and among those held the one that takes least is placed first, with the time it waited
-//! counting for it.
+//! Who waits, who is next and when they try is the queue that serves; here is only what waits in it.
 
 use super::{Arrival, Cluster, Due, Refused, request};
-use crate::routing::{Decision, Placement, Time};
+use crate::routing::admission::{Ask, CallerKey, Limits, PoolKey, Priority, Queue, Refusal, Ticket};
+use crate::routing::{Decision, Time};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A request that waits for its turn.
-pub(super) type Held = Arrival;
+/// What waits at a router.
+pub(super) struct Holding {
+    queue: Queue,
+    arrivals: BTreeMap<Ticket, (u64, Arrival)>,
+    /// When it is to look for room whatever it is told until then.
+    looks_at: Option<Time>,
+}
 
-/// How many seconds later a request may come, for each second that its prefill takes less.
-const PATIENCE: f64 = 3.0;
-/// Estimates of room are not looked after more closely than this.
-const LOOK_AFTER_MIN: Duration = Duration::from_millis(20);
-/// Of those held, how many are tried whenever there may be room: the most urgent.
-const TRIED_MAX: usize = 64;
+impl Holding {
+    pub fn new() -> Self {
+        let limits = Limits { requests_max: usize::MAX, bytes_max: usize::MAX };
+        Holding { queue: Queue::new(limits), arrivals: BTreeMap::new(), looks_at: None }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+/// All simulated requests are one caller's, for the same instances.
+const POOL: PoolKey = PoolKey(0);
 
 impl Cluster {
     /// Places a request that just came, or holds it.
-    pub(super) fn come(
-        &mut self,
-        router: usize,
-        id: u64,
-        arrival: Arrival,
-        wait_max: Duration,
-    ) -> Result<Option<Decision>, Refused> {
-        let now = arrival.at;
-        match self.routers[router].route_soon(&request(&arrival), &|_| true, wait_max, now)? {
-            Placement::Now(decision) => {
-                self.give(router, id, arrival, decision, now);
-                Ok(Some(decision))
+    pub(super) fn come(&mut self, router: usize, id: u64, arrival: Arrival) -> Result<Option<Decision>, Refused> {
+        let (now, engine, asked) = (arrival.at, &self.routers[router], request(&arrival));
+        let refusal = if self.held[router].queue.waits(POOL) {
+            engine.refusal(&asked, &|_| true, now)?
+        } else {
+            match engine.route_with_room(&asked, &|_| true, Duration::ZERO, now) {
+                Ok(decision) => {
+                    self.give(router, id, arrival, decision, now);
+                    return Ok(Some(decision));
+                }
+                Err(error) => Refusal::of(&error).ok_or(error)?,
             }
-            Placement::Later { prefill, room_in } => {
-                let urgency = now + prefill.mul_f64(PATIENCE);
-                self.held[router].insert((urgency, id), arrival);
-                self.look_later(router, now + room_in);
-                Ok(None)
-            }
+        };
+        let (priority, caller, tokens) = (Priority::Normal, CallerKey(0), arrival.prompt_tokens);
+        let holding = &mut self.held[router];
+        let ask = Ask { priority, caller, pool: POOL, tokens, bytes: 0 };
+        let (ticket, _) = holding.queue.push(now, ask, &refusal).expect("a queue without bounds is never full");
+        holding.arrivals.insert(ticket, (id, arrival));
+        self.place_held(router, now);
+        Ok(None)
+    }
+
+    /// Something happened that may have made room at a router.
+    pub(super) fn make_room(&mut self, router: usize, now: Time) {
+        if !self.held[router].is_empty() {
+            self.held[router].queue.room();
+            self.place_held(router, now);
         }
     }
 
-    /// Tries those whose router was told of room since this was last called.
-    pub(super) fn place_held(&mut self) {
-        for router in 0..self.routers.len() {
-            if let (Some(now), Some(wait_max)) = (self.room[router].take(), self.wait_max) {
-                while self.place_one(router, wait_max, now) {}
+    /// By estimate there is room at a router by now.
+    pub(super) fn look(&mut self, router: usize, now: Time) {
+        self.held[router].looks_at.take_if(|at| *at <= now);
+        self.held[router].queue.look(now);
+        self.place_held(router, now);
+    }
+
+    /// Gives everyone a turn who may have one.
+    fn place_held(&mut self, router: usize, now: Time) {
+        while let Some(ticket) = self.held[router].queue.next_turn() {
+            let holding = &mut self.held[router];
+            let waited = holding.queue.waited(now, ticket).expect("whoever has the turn waits");
+            let asked = request(&holding.arrivals[&ticket].1);
+            match self.routers[router].route_with_room(&asked, &|_| true, waited, now) {
+                Ok(decision) => {
+                    holding.queue.admitted(now, ticket);
+                    let (id, arrival) = holding.arrivals.remove(&ticket).expect("it was just looked at");
+                    self.give(router, id, arrival, decision, now);
+                }
+                Err(error) => {
+                    let Some(refusal) = Refusal::of(&error) else {
+                        unreachable!("it could be placed when it came: {error}")
+                    };
+                    holding.queue.held_back(now, ticket, &refusal);
+                }
             }
         }
-    }
-
-    /// Has a router look for room at some time, whatever it is told until then; one time is enough.
-    fn look_later(&mut self, router: usize, at: Time) {
-        if !std::mem::replace(&mut self.looks[router], true) {
-            self.agenda.add(at + LOOK_AFTER_MIN, Due::Room(router));
+        let holding = &mut self.held[router];
+        if let Some(at) = holding.queue.next_look()
+            && holding.looks_at.is_none_or(|sooner| at < sooner)
+        {
+            holding.looks_at = Some(at);
+            self.agenda.add(at, Due::Room(router));
         }
-    }
-
-    /// `false` when nobody is to be placed.
-    fn place_one(&mut self, router: usize, wait_max: Duration, now: Time) -> bool {
-        let engine = &self.routers[router];
-        let mut tries = self.held[router].iter().take(TRIED_MAX);
-        let found =
-            tries.find_map(|(key, arrival)| match engine.route_soon(&request(arrival), &|_| true, wait_max, now) {
-                Ok(Placement::Now(decision)) => Some((*key, decision)),
-                Ok(Placement::Later { .. }) => None,
-                Err(error) => unreachable!("it could be placed when it came: {error}"),
-            });
-        let Some((key, decision)) = found else { return false };
-        let arrival = self.held[router].remove(&key).expect("it was just found");
-        self.give(router, key.1, arrival, decision, now);
-        true
     }
 }

@@ -33,12 +33,12 @@ impl Cluster {
             }
             News::FirstToken { router, request } => {
                 self.tell_one(*router, Fact::FirstToken { request: *request }, now);
-                self.room[*router] = Some(now);
+                self.room[*router] = true;
             }
             News::Finished { router, request, output_tokens } => {
                 let fact = Fact::Finished { request: *request, output_tokens: *output_tokens };
                 self.tell_one(*router, fact, now);
-                self.room[*router] = Some(now);
+                self.room[*router] = true;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! What `Explain` answers.
 
+use crate::routing::admission::Refusal;
 use crate::routing::{self, Explanation};
 use crate::serve::core::Core;
-use crate::serve::proto::{Barred, ExplainResponse, Knowledge, Weighed};
+use crate::serve::proto::{Barred, ExplainResponse, Knowledge, Wait, Weighed};
 
 pub(super) fn answer(core: &Core, explanation: &Explanation, is_estimated: bool) -> ExplainResponse {
     let name = |instance| core.member(instance).name.clone();
@@ -38,11 +39,18 @@ pub(super) fn answer(core: &Core, explanation: &Explanation, is_estimated: bool)
     });
     let mut instances: Vec<_> = candidates.chain(others).collect();
     instances.sort_by_key(|(instance, _)| *instance);
+    let (wait, room_in_seconds) = match explanation.refusal {
+        None => (Wait::Unspecified, None),
+        Some(Refusal::Saturated { .. }) => (Wait::Saturated, None),
+        Some(Refusal::Held { room_in, .. }) => (Wait::Held, Some(room_in.as_secs_f64())),
+    };
     ExplainResponse {
+        wait: wait.into(),
+        room_in_seconds,
         chosen: name(explanation.chosen),
         prompt_tokens: explanation.prompt_tokens,
         is_estimated,
-        policy: core.router().config().policy_spec().to_string(),
+        policy: core.router().config().policy_spec().without_hold().to_string(),
         instances: instances.into_iter().map(|(_, weighed)| weighed).collect(),
     }
 }

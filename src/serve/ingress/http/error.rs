@@ -66,7 +66,7 @@ impl Error {
             Error::Forward(ForwardError::Route(error)) => match error {
                 RouteError::UnknownModel { .. } => Answer::UnknownModel,
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => Answer::NoneReady,
-                RouteError::Saturated { .. } => Answer::Shed,
+                RouteError::Saturated { .. } | RouteError::Held { .. } => Answer::Shed,
                 RouteError::EmptyPrompt | RouteError::PromptTooLong => Answer::BadBody,
             },
         }
@@ -101,7 +101,7 @@ impl Error {
                 RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None)
                 }
-                RouteError::Saturated { .. } => SATURATED,
+                RouteError::Saturated { .. } | RouteError::Held { .. } => SATURATED,
                 RouteError::EmptyPrompt | RouteError::PromptTooLong => {
                     (StatusCode::BAD_REQUEST, "BadRequestError", Some("prompt"))
                 }

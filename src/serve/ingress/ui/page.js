@@ -52,7 +52,7 @@ function showTiles(status) {
     [seconds(last(status, "ttft_p99")), "first token, 99th"],
     [last(status, "requests_per_second") === null ? "–" : last(status, "requests_per_second").toFixed(1), "requests a second"],
     [count(status.in_flight), "in flight"],
-    [count(status.queue.requests.reduce((sum, waiting) => sum + waiting)), `wait for room, ${count(status.queue.shed)} shed so far`],
+    [count(status.queue.requests.reduce((sum, waiting) => sum + waiting)), `wait, ${count(status.queue.held)} of them held; ${count(status.queue.shed)} shed so far`],
     [bytes(status.index_bytes), `index, ${count(status.index_blocks)} blocks`],
   ];
   $("tiles").replaceChildren(...tiles.map(([value, label]) => node("div", { class: "tile" }, node("b", {}, value), node("span", {}, label))));
@@ -187,9 +187,10 @@ function showDecisions(status) {
     bar.children[1].style.width = `${(placed.overlap_tokens / placed.prompt_tokens) * 100}%`;
     const known = placed.why !== "by_load";
     const cached = known ? `${count(placed.overlap_tokens)} of ${count(placed.best_overlap_tokens)}` : "not looked up";
+    const waited = placed.waited_seconds === null ? "" : `, ${placed.was_held ? "held" : "queued"} ${seconds(placed.waited_seconds)}`;
     return node("tr", {},
       number(span(placed.age_seconds)), cell(placed.instance), number(known ? count(placed.prompt_tokens) : `~ ${count(placed.prompt_tokens)}`),
-      node("td", {}, bar, cached), cell(WHY[placed.why] ?? placed.why), number(seconds(placed.expected_ttft_seconds)),
+      node("td", {}, bar, cached), cell(`${WHY[placed.why] ?? placed.why}${waited}`), number(seconds(placed.expected_ttft_seconds)),
       number(seconds(placed.ttft_seconds)), cell(placed.ended ?? "in flight", "soft"));
   });
   rows("decisions", made, "Nothing was routed yet.");

@@ -8,8 +8,8 @@ use warmpath::replay::{Experiment, Fleet, Ledger, Loads, Setup, Slo, Study, Work
 use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
-    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router,
-    SessionKey, Tier, Time,
+    Config, Content, Decision, Fact, InstanceId, Knowledge, Parent, Prompt, Reported, Request, Router, SessionKey,
+    Tier, Time,
 };
 use warmpath::sim::{Arrival, Category, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
 use warmpath::trace::Trace;
@@ -46,10 +46,7 @@ fn store_in(router: &Router, instance: u16, tier: Tier, ids: std::ops::Range<u64
     let parent = Parent::Root { lora: None, cache_salt: None };
     let content = Content::Hashes(&contents);
     router
-        .learn(
-            Fact::Stored { instance: InstanceId(instance), tier, parent, blocks: &names, content },
-            Time::ZERO,
-        )
+        .learn(Fact::Stored { instance: InstanceId(instance), tier, parent, blocks: &names, content }, Time::ZERO)
         .unwrap();
 }
 
@@ -230,10 +227,7 @@ fn policies_with_parameters_read_back_as_they_were_written() {
         }
     }
     let held: PolicySpec = "lmetric:hold=0.25".parse().unwrap();
-    assert_eq!(
-        (held.to_string().as_str(), held.hold()),
-        ("lmetric:hold=0.25", Some(Duration::from_millis(250)))
-    );
+    assert_eq!((held.to_string().as_str(), held.hold()), ("lmetric:hold=0.25", Some(Duration::from_millis(250))));
     assert_eq!("lmetric".parse::<PolicySpec>().unwrap().hold(), None, "peers hold nothing");
     assert_eq!("prefix_cost:hold=0".parse::<PolicySpec>().unwrap().hold(), None);
     let error = |text: &str| text.parse::<PolicySpec>().unwrap_err().to_string();

@@ -9,7 +9,7 @@
 //! `cargo bench --bench policies`; `-- --quick` replays the first 1,500 requests of a Mooncake trace to 4 instances with one seed;
 //! `-- --stale` tells load a second late and loses a hundredth of the cache events, for ours only (`--load-delay`,
 //! `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these traces, by how they
-//! begin, `prefix_cost:hold=0.1` ours where the router holds requests for a moment; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures from there.
+//! begin, `prefix_cost:hold=0` ours where the router holds nothing; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures from there.
 
 use std::path::Path;
 use std::time::Duration;

@@ -19,5 +19,7 @@ pub use experiment::{Experiment, Fleet, ReplayError, Setup};
 pub use measured::{Answered, Endpoint};
 pub use outcome::{Balance, Outcome, Slo, Summary};
 pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};
-pub use study::{CAPACITY_POLICY, Cell, Figure, Ledger, LedgerError, Loads, Scenario, Standing, Study, StudyReport, Versus};
+pub use study::{
+    CAPACITY_POLICY, Cell, Figure, Ledger, LedgerError, Loads, Scenario, Standing, Study, StudyReport, Versus,
+};
 pub use workload::Workload;

@@ -376,13 +376,17 @@ proptest! {
 #[test]
 fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
     let router = Router::new(Config { tuning: Tuning::default().with_hold(0.1), ..Config::default() });
-    router.learn(Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact }, Time::ZERO).unwrap();
+    router
+        .learn(Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact }, Time::ZERO)
+        .unwrap();
     let soon = |tokens, waited, now| {
         let (waited, now) = (Duration::from_secs_f64(waited), Time::from_secs_f64(now));
         router.route_with_room(&request(tokens), &|_| true, waited, now)
     };
     let first = soon(160_000, 0.0, 0.0).expect("an idle instance is given what comes");
-    let Err(RouteError::Held { prefill, room_in }) = soon(1_600, 0.0, 0.1) else { panic!("seconds of prefill are before it") };
+    let Err(RouteError::Held { prefill, room_in }) = soon(1_600, 0.0, 0.1) else {
+        panic!("seconds of prefill are before it")
+    };
     assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
     assert!(room_in > Duration::from_secs(9) && room_in <= HOLD_MAX, "{room_in:?}");
     assert_eq!(router.in_flight(), 1, "what is held is not booked");
@@ -420,7 +424,8 @@ fn who_is_refused_is_told_when_to_come_back() {
 const BOUNDS: Saturation = Saturation { prefill_tokens_max: Some(1_000), kv_usage_max: Some(0.9) };
 
 fn fleet(instances: u16) -> Router {
-    let router = Router::new(Config { saturation: Some(BOUNDS), tuning: Tuning::default().with_hold(0.0), ..Config::default() });
+    let router =
+        Router::new(Config { saturation: Some(BOUNDS), tuning: Tuning::default().with_hold(0.0), ..Config::default() });
     for instance in (0..instances).map(InstanceId) {
         router.learn(Fact::Joined { instance, model: "m", knowledge: Knowledge::Exact }, Time::ZERO).unwrap();
     }
@@ -454,7 +459,9 @@ fn saturation_is_a_matter_of_tokens_and_ends_with_the_first_token() {
 fn many_small_requests_are_not_many_tokens() {
     let router = fleet(1);
     for _ in 0..100 {
-        router.route_with_room(&request(9), &|_| true, Duration::ZERO, Time::ZERO).expect("900 tokens are less than 1000");
+        router
+            .route_with_room(&request(9), &|_| true, Duration::ZERO, Time::ZERO)
+            .expect("900 tokens are less than 1000");
     }
     let long = router.route_with_room(&request(1 << 20), &|_| true, Duration::ZERO, Time::ZERO);
     assert!(long.is_ok(), "a prompt longer than the bound is not refused for ever");

@@ -44,7 +44,7 @@ pub(super) struct Replay {
 
     /// Policies to compare, separated by commas; numbers of a policy after colons: `dynamo:overlap_weight=20`. With `hold=0.1`
     /// under any policy, the router holds a request as long as more than so many seconds of prefill are before it, and places
-    /// the shortest first, as `hold_seconds` has it do when it serves; `prefix_cost` does so unless `hold=0`.
+    /// the shortest first, as `hold_seconds` has it do when it serves.
     #[arg(
         long,
         value_name = "POLICY,…",

@@ -435,10 +435,8 @@ impl Router {
             return Some(Refusal::Saturated { prefill: prefill() });
         }
         let (wait, wait_max) = (chosen.load.prefill_wait, hold?);
-        (wait > wait_max && waited < HOLD_MAX).then(|| Refusal::Held {
-            prefill: prefill(),
-            room_in: (wait - wait_max).min(HOLD_MAX - waited),
-        })
+        (wait > wait_max && waited < HOLD_MAX)
+            .then(|| Refusal::Held { prefill: prefill(), room_in: (wait - wait_max).min(HOLD_MAX - waited) })
     }
 
     /// What a policy is to see, under the fleet's lock; what `then` makes of it.

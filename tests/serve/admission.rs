@@ -451,8 +451,14 @@ async fn under_load_all_who_are_held_are_answered_and_nothing_stays_booked() {
     eventually("idling", || app.core.router().in_flight() == 0).await;
     assert_eq!(app.metric("warmpath_held_requests{priority=\"normal\"}"), 0.0);
     assert!(app.metric("warmpath_held_seconds_count") > 10.0, "most had to wait");
-    assert_eq!(app.metric("warmpath_queue_wait_seconds_count{end=\"admitted\"}"), app.metric("warmpath_held_seconds_count"));
-    let sent: f64 = ["a", "b"].map(|name| app.metric(&format!("warmpath_instance_requests_total{{instance=\"{name}\"}}"))).iter().sum();
+    assert_eq!(
+        app.metric("warmpath_queue_wait_seconds_count{end=\"admitted\"}"),
+        app.metric("warmpath_held_seconds_count")
+    );
+    let sent: f64 = ["a", "b"]
+        .map(|name| app.metric(&format!("warmpath_instance_requests_total{{instance=\"{name}\"}}")))
+        .iter()
+        .sum();
     assert_eq!(sent, 100.0);
     app.running.stop().await;
     a.running.stop().await;

@@ -14,7 +14,10 @@
 //! than a second prefill; then, and so for every hot prefix, a copy is made elsewhere. What the index says of an instance
 //! that it does not know exactly counts in part.
 //!
-//! Once an instance evicts, room is short, and time to first token is what is left to win: `r = 1`, `e = 0.5`, `d = 0.05`.
+//! What is cached in a slower tier is worth less, by the router's tier weights, and so is `s` longer.
+//!
+//! Once an instance evicts, room is short, and time to first token is what is left to win: `r = 1`, `e = 0.5`, `d = 0.05`. A
+//! larger `r` is what room costs: what is computed where others have it is kept twice, and displaces what somebody else would have hit.
 //! While none evicts, what is computed once stays, and work that caches can spare is spared: `r = 3`, and half of the delay
 //! on others is priced for the fleet as a whole (its mean `w` and `ρ`), since whoever comes next is routed around a queue.
 //! That is a choice, not a law: on the Mooncake conversation trace with room for everything it keeps 95.4 % of the ideal
@@ -23,20 +26,29 @@
 //! Over the best peer of each of 18 scenarios (the bench `policies`: two Mooncake traces, 4, 8 and 16 instances, three loads,
 //! three seeds; peers: Mooncake, LMetric, SMetric, GORGO, llm-d's affinity, SGLang, and Dynamo with an overlap weight of 20), mean
 //! time to first token is 0.974 in geometric mean and 1.001 at worst, its 90th percentile 0.987 and 1.115, time to the last token
-//! 1.015 and 1.097. No single peer is under 1.007, 1.016 and 1.000 on average. Where the router holds a request as long as more
-//! than a tenth of a second of prefill is before it (`hold=0.1`, simulated only), and then places the one that takes least first,
-//! these are 0.942 and 0.991, 0.935 and 0.998, 1.015 and 1.085. On a synthetic Qwen-A, 4 instances, one seed: 0.968 and 1.008,
-//! 1.036 and 1.083, 0.936 and 0.953; ours loads the
-//! busiest instance there 1.6 to 1.8 times the mean, Mooncake's 1.05, which may be why.
-//! Told of first tokens and load a second late, and losing a hundredth of the cache events, ours takes 0.985 and 1.022 of the mean time
-//! to first token of the best peer that is fully informed (the 18 scenarios, one seed).
+//! 1.015 and 1.097. No single peer is under 1.007, 1.016 and 1.000 on average.
+//!
+//! A router may hold a request as long as more than so many seconds of prefill are before it where it would go, and then place the one
+//! that takes least first ([`Queue`](crate::routing::admission::Queue)). With `hold=0.1`, on 15 of these scenarios (conversation on 4
+//! and 8 instances, synthetic on all; two seeds), the mean is 0.937 and 0.994 at worst, the 90th percentile 0.924 and 0.998; without,
+//! 0.972 and 0.988. With `r = 2` besides, 0.939 and 0.932, and two to three points more of the pooled cache's hits; that on seeds that
+//! served to choose nothing (synthetic, 4 and 8 instances, three seeds): 0.922 and 0.988, 0.924 and 0.982. Told of first tokens and
+//! load a second late, and losing a hundredth of the cache events, while peers are told all at once: 0.981 and 0.969 (with `r = 2` 0.979
+//! and 0.973, at worst 1.015 and 1.016), without holding 0.987 and 0.995. But told ten seconds late, as a router is whose
+//! clients do not stream, it takes 3.6 times as long as the best peer that is told at once, and 1.19 times without holding (synthetic,
+//! one seed): so nothing is held unless that is asked for. Holding helps others, too: Mooncake's policy takes 0.957 of the mean on
+//! conversation and 0.970 on synthetic with it; LMetric's is hurt on synthetic, 1.352.
+//!
+//! Of the hits of one pooled cache ours keeps 86 to 87 % on conversation and 94 % on synthetic. Who keeps more answers later: of the peers
+//! llm-d's affinity keeps most, 94 and 99 %, and takes 1.160 and 1.116 of the mean; ours with `r = 3` and holding keeps 90 and 97 %,
+//! and takes 0.967 and 0.932. Copies are what is missing: a pooled cache has each block once, a fleet has what prompts share many times.
 
 use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;
 use std::cmp::Reverse;
 
-/// Seconds of prefill at an instance behind which nothing is placed there yet.
-pub(super) const HOLD_SECONDS: f64 = 0.1;
+/// Seconds of prefill at an instance behind which nothing is placed there yet; 0 is any, until late news does no harm.
+pub(super) const HOLD_SECONDS: f64 = 0.0;
 
 pub(super) struct PrefixCost {
     tight: Weights,
@@ -54,7 +66,7 @@ struct Weights {
 impl Default for PrefixCost {
     fn default() -> Self {
         PrefixCost {
-            tight: Weights { prefill: 2.0, own_delay: 0.5, fleet_delay: 0.0, decode: 0.05 },
+            tight: Weights { prefill: 1.0, own_delay: 0.5, fleet_delay: 0.0, decode: 0.05 },
             roomy: Weights { prefill: 3.0, own_delay: 0.5, fleet_delay: 0.5, decode: 0.05 },
         }
     }

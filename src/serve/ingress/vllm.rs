@@ -236,7 +236,9 @@ fn named_model(head: &Parts) -> Option<&str> {
 fn refused(error: ForwardError) -> Refusal {
     let answer = match &error {
         ForwardError::Unreachable | ForwardError::Late => Answer::Unreachable,
-        ForwardError::Shed(_) | ForwardError::Route(RouteError::Saturated { .. } | RouteError::Held { .. }) => Answer::Shed,
+        ForwardError::Shed(_) | ForwardError::Route(RouteError::Saturated { .. } | RouteError::Held { .. }) => {
+            Answer::Shed
+        }
         ForwardError::Stopping => Answer::NoneReady,
         ForwardError::Route(RouteError::UnknownModel { .. }) => Answer::UnknownModel,
         ForwardError::Route(RouteError::NoneReady { .. } | RouteError::TooManyInFlight { .. }) => Answer::NoneReady,

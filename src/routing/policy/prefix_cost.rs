@@ -39,6 +39,10 @@
 //! one seed): so nothing is held unless that is asked for. Holding helps others, too: Mooncake's policy takes 0.957 of the mean on
 //! conversation and 0.970 on synthetic with it; LMetric's is hurt on synthetic, 1.352.
 //!
+//! Tried on synthetic with holding and `r = 2` (0.933 and 0.933, two seeds) and not taken: own prefill weighed besides by how fast the
+//! instance evicts beside the others, times 0.3 (0.933, 0.935) and 1 (0.941, 0.941), or by its busy share, times 0.5 (0.933,
+//! 0.927). Held for two seconds at most instead of ten, on conversation with 4 and 16 instances, it takes 0.974 and 0.997, one seed.
+//!
 //! Of the hits of one pooled cache ours keeps 86 to 87 % on conversation and 94 % on synthetic. Who keeps more answers later: of the peers
 //! llm-d's affinity keeps most, 94 and 99 %, and takes 1.160 and 1.116 of the mean; ours with `r = 3` and holding keeps 90 and 97 %,
 //! and takes 0.967 and 0.932. Copies are what is missing: a pooled cache has each block once, a fleet has what prompts share many times.

@@ -80,7 +80,7 @@ fn dynamo_request_traces_may_begin_with_other_events() {
 {"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1777312802000,"request":{"request_id":"b","input_tokens":70,"output_tokens":3,"request_received_ms":1777312800900}}
 {"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1777312802000,"request":{"request_id":"c","output_tokens":3,"request_received_ms":1777312800900}}"#;
     check(
-        read(&format!("{before}\n{requests}")),
+        read(format!("{before}\n{requests}")),
         Expected {
             format: Format::DynamoRequest,
             block_tokens: 64,
@@ -92,7 +92,7 @@ fn dynamo_request_traces_may_begin_with_other_events() {
     assert_eq!(read(before).unwrap().records, [], "no request is no damage");
     let mixed = requests.replacen("64", "32", 1).replace("\"input_length\":60,", "\"input_length\":30,");
     let second = requests.lines().next().unwrap();
-    let said = read(&format!("{mixed}\n{second}")).err().unwrap().to_string();
+    let said = read(format!("{mixed}\n{second}")).err().unwrap().to_string();
     assert!(said.contains("blocks of 64 tokens after blocks of 32; split the file"), "{said}");
     let no_request = r#"{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":7}"#;
     assert!(read(no_request).err().unwrap().to_string().contains("no request in it"));

@@ -477,7 +477,8 @@ fn a_router_that_holds_places_the_shorter_prefill_first() {
         let router = Config { policy: kind, tuning, prefill: model.prefill, ..Config::default() };
         let mut cluster =
             Cluster::new(ClusterConfig { instances: 1, instance, router, conditions: Conditions::default() });
-        for (at, prompt_tokens) in [(0.0, 32_000), (0.1, 64_000), (0.2, 500)] {
+        // The first is soon known to be served: only then is anyone held.
+        for (at, prompt_tokens) in [(0.0, 100), (5.0, 32_000), (5.1, 64_000), (5.2, 500)] {
             let (at, category) = (Time::from_secs_f64(at), Category::default());
             let arrival =
                 Arrival { at, prompt_tokens, output_tokens: 2, contents: Vec::new(), session: None, category };
@@ -491,8 +492,8 @@ fn a_router_that_holds_places_the_shorter_prefill_first() {
         (lengths, waits)
     };
     let (at_once, _) = served("prefix_cost:hold=0");
-    assert_eq!(at_once, [32_000, 64_000, 500]);
+    assert_eq!(at_once, [100, 32_000, 64_000, 500]);
     let (held, waits) = served("prefix_cost:hold=0.1");
-    assert_eq!(held, [32_000, 500, 64_000]);
-    assert!(waits[1] > Duration::from_secs(1), "the wait at the router counts: {waits:?}");
+    assert_eq!(held, [100, 32_000, 500, 64_000]);
+    assert!(waits[2] > Duration::from_secs(1), "the wait at the router counts: {waits:?}");
 }

@@ -5,7 +5,7 @@ use super::problem::Problem;
 
 /// Settings, or beginnings of settings, that may change. All others may not: what is added to the file is fixed until someone
 /// sees to its change.
-const CHANGEABLE: [&str; 12] = [
+const CHANGEABLE: [&str; 13] = [
     "instances[",
     "discovery",
     "http.",
@@ -15,6 +15,7 @@ const CHANGEABLE: [&str; 12] = [
     "reload.",
     "logs.requests",
     "routing.policy",
+    "routing.hold_seconds",
     "routing.lease_seconds",
     "routing.max_in_flight",
     "routing.tier_weights",

@@ -7,6 +7,7 @@
 
 mod footprint;
 mod lateness;
+mod promptness;
 mod load;
 mod pace;
 mod rate;
@@ -25,6 +26,7 @@ use super::request::SessionKey;
 use super::time::Time;
 use footprint::InFlight;
 use lateness::Lateness;
+use promptness::Promptness;
 use load::{Book, Prefill, Prefilled};
 use pace::Pace;
 use sessions::Sessions;
@@ -44,6 +46,7 @@ pub(super) struct Fleet {
     /// Of all instances together: what a new one is believed to be.
     pace: Pace,
     lateness: Lateness,
+    promptness: Promptness,
     prefixes: InFlight,
     sessions: Sessions,
 }
@@ -235,6 +238,11 @@ impl Fleet {
         Duration::from_secs_f64(self.lateness.seconds(self.pace()).min(LATE_SECONDS_MAX))
     }
 
+    /// Whether first tokens are told soon enough for the next request to be placed by them.
+    pub fn is_prompt(&self, now: Time) -> bool {
+        self.promptness.is_prompt(now)
+    }
+
     /// Fills `candidates` with the instances that may take the prompt, ascending by id. `reach` is room to work in.
     pub fn candidates(
         &self,
@@ -302,13 +310,14 @@ impl Fleet {
 
     /// `false` when the request is not in flight, or has had its first token.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> bool {
-        let late = self.late();
+        let (late, pace) = (self.late(), self.pace());
         let Some(reservation) = self.reservations.get_mut(&request).filter(|reservation| !reservation.decoding) else {
             return false;
         };
         reservation.decoding = true;
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
         let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
+        self.promptness.observe(now, now.since(reservation.booked_at).as_secs_f64(), estimated * pace);
         self.pace.observe(taken, estimated);
         if let Some(all) = alone {
             self.lateness.observe(all, estimated);

@@ -498,8 +498,8 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        // Where it is told late what is done, an instance must have enough to do until then.
-        let hold = ruling.hold.map(|hold| hold + fleet.late());
+        // Where it is told late what is done, an instance must have enough to do until then; told too late, it would idle.
+        let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|hold| hold + fleet.late());
         Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold }))
     }
 

@@ -29,15 +29,28 @@
 //! 1.015 and 1.097. No single peer is under 1.007, 1.016 and 1.000 on average.
 //!
 //! A router may hold a request as long as more than so many seconds of prefill are before it where it would go, and then place the one
-//! that takes least first ([`Queue`](crate::routing::admission::Queue)). With `hold=0.1`, on 15 of these scenarios (conversation on 4
-//! and 8 instances, synthetic on all; two seeds), the mean is 0.937 and 0.994 at worst, the 90th percentile 0.924 and 0.998; without,
-//! 0.972 and 0.988. With `r = 2` besides, 0.939 and 0.932, and two to three points more of the pooled cache's hits; that on seeds that
-//! served to choose nothing (synthetic, 4 and 8 instances, three seeds): 0.922 and 0.988, 0.924 and 0.982. Told of first tokens and
-//! load a second late, and losing a hundredth of the cache events, while peers are told all at once: 0.981 and 0.969 (with `r = 2` 0.979
-//! and 0.973, at worst 1.015 and 1.016), without holding 0.987 and 0.995. But told ten seconds late, as a router is whose
-//! clients do not stream, it takes 3.6 times as long as the best peer that is told at once, and 1.19 times without holding (synthetic,
-//! one seed): so nothing is held unless that is asked for. Holding helps others, too: Mooncake's policy takes 0.957 of the mean on
-//! conversation and 0.970 on synthetic with it; LMetric's is hurt on synthetic, 1.352.
+//! that takes least first ([`Queue`](crate::routing::admission::Queue)); where it hears of first tokens later than a second and a half, or not
+//! at all, it holds none. With `r = 2` and `hold=0.1`, on all of these scenarios (three seeds; they served to choose both), mean and
+//! worst:
+//!
+//! | | to the first token | its 90th percentile | to the last |
+//! |---|---|---|---|
+//! | synthetic | 0.931, 0.966 | 0.931, 0.980 | 0.995, 1.072 |
+//! | synthetic, `hold=0` | 0.958, 0.977 | 0.974, 0.998 | 0.995, 1.061 |
+//! | conversation | 0.961, 1.000 | 0.954, 1.008 | 1.014, 1.048 |
+//! | conversation, `hold=0` | 0.990, 1.002 | 1.008, 1.115 | 1.013, 1.042 |
+//! | synthetic, late | 0.976, 0.995 | 0.974, 1.002 | 1.045, 1.123 |
+//! | conversation, late | 0.992, 1.013 | 0.993, 1.035 | 1.028, 1.050 |
+//!
+//! Late is to be told of first tokens and load a second late, and of a hundredth of the cache events never, while peers are told
+//! all at once; two, four and ten seconds late it is as without holding (0.983, 1.003, 1.166; synthetic, 4 and 8 instances, one seed).
+//! Seeds that served to choose nothing (synthetic, 4 and 8 instances, three): 0.922 and 0.988, 0.924 and 0.982.
+//!
+//! But nothing is held unless that is asked for. Synthetic Qwen-A on 8 instances at 0.9 of capacity, where a step has hundreds
+//! of decodes and takes several prompts at once, takes 6.5 times as long with it as the best peer, and 1.02 without: an instance with a
+//! tenth of a second to do is not given enough for a step. Over six scenarios each (4 and 8 instances, two seeds, `r = 2`) the mean
+//! is 1.313 with it and 0.939 without on Qwen-A, 1.071 and 1.058 on Qwen-Coder, where ours is behind Mooncake's (1.006). Holding helps others,
+//! too: Mooncake's policy takes 0.957 of the mean on conversation and 0.970 on synthetic with it; LMetric's is hurt on synthetic, 1.352.
 //!
 //! Tried on synthetic with holding and `r = 2` (0.933 and 0.933, two seeds) and not taken: own prefill weighed besides by how fast the
 //! instance evicts beside the others, times 0.3 (0.933, 0.935) and 1 (0.941, 0.941), or by its busy share, times 0.5 (0.933,
@@ -51,7 +64,7 @@ use super::{Candidate, Parameter, Policy, View, smallest};
 use crate::routing::fact::Knowledge;
 use std::cmp::Reverse;
 
-/// Seconds of prefill at an instance behind which nothing is placed there yet; 0 is any, until late news does no harm.
+/// Seconds of prefill at an instance behind which nothing is placed there yet; 0 is any, until busy decodes make it no harm.
 pub(super) const HOLD_SECONDS: f64 = 0.0;
 
 pub(super) struct PrefixCost {

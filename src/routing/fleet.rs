@@ -7,9 +7,9 @@
 
 mod footprint;
 mod lateness;
-mod promptness;
 mod load;
 mod pace;
+mod promptness;
 mod rate;
 mod sessions;
 
@@ -26,9 +26,9 @@ use super::request::SessionKey;
 use super::time::Time;
 use footprint::InFlight;
 use lateness::Lateness;
-use promptness::Promptness;
 use load::{Book, Prefill, Prefilled};
 use pace::Pace;
+use promptness::Promptness;
 use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;

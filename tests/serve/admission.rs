@@ -118,9 +118,7 @@ async fn waits(app: &RunningApp, priority: &str, requests: usize) {
 }
 
 async fn idle(app: &RunningApp) {
-    if tokio::time::timeout(Duration::from_secs(20), eventually("idling", || app.core.router().in_flight() == 0)).await.is_err() {
-        panic!("{}", get(app.admin, "/status").await.1);
-    }
+    eventually("idling", || app.core.router().in_flight() == 0).await;
     for priority in ["high", "normal", "low"] {
         for what in ["requests", "tokens", "bytes"] {
             assert_eq!(app.metric(&format!("warmpath_queued_{what}{{priority=\"{priority}\"}}")), 0.0);
@@ -428,6 +426,8 @@ async fn who_is_held_and_hangs_up_or_has_no_more_time_is_never_sent() {
     let mut hurried = tonic::Request::new(asked);
     hurried.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
     soon("a refusal", app.client.route(hurried)).await.unwrap_err();
+    // Its client counts the time by itself: the router may hear of its going a little later.
+    holds(&app, 0).await;
     gate.permits.add_permits(1);
     assert_eq!(soon("the first answer", first).await.unwrap().status, 200);
     idle(&app).await;

@@ -5,6 +5,10 @@
 //! `cargo bench --bench tokenize`; `-- --quick` does little and shows that it runs. `-- --peer BINARY` has the same chats encoded by
 //! `llm-tokenizer` in turns with ours: BINARY is what `cargo build --release` makes in `benches/peers/tokenize`. Its times do not hold
 //! reading and rendering.
+//!
+//! Milliseconds for a chat of 31,441 tokens in 80 turns (2 cores of an AMD EPYC, 2026-11-26, at a load average of 2, medians): plain 24.1; here
+//! whole 4.1, for words that occur again are not encoded again, and the next turn 0.38, which is 1.6 % of plain and 9.3 % of whole;
+//! `llm-tokenizer` 6.4 and 0.39.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

@@ -375,26 +375,25 @@ proptest! {
 
 #[test]
 fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
-    let router = Router::new(Config { tuning: Tuning::default().with_hold(0.1), ..Config::default() });
-    router
-        .learn(Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact }, Time::ZERO)
-        .unwrap();
-    let soon = |tokens, waited, now| {
+    let holding = || {
+        let router = Router::new(Config { tuning: Tuning::default().with_hold(0.1), ..Config::default() });
+        let joined = Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact };
+        router.learn(joined, Time::ZERO).unwrap();
+        router
+    };
+    let place = |router: &Router, tokens, waited, now| {
         let (waited, now) = (Duration::from_secs_f64(waited), Time::from_secs_f64(now));
         router.route_with_room(&request(tokens), &|_| true, waited, now)
     };
     // Before any first token was told of at once, nobody is held.
-    let told = soon(160_000, 0.0, 0.0).and_then(|_| soon(16, 0.0, 0.0)).expect("whatever is before it").request;
+    let router = holding();
+    place(&router, 160_000, 0.0, 0.0).unwrap();
+    let told = place(&router, 16, 0.0, 0.0).expect("whatever is before it").request;
     router.learn(Fact::FirstToken { request: told }, Time::ZERO).unwrap();
-    assert!(matches!(soon(16, 0.0, 0.0), Err(RouteError::Held { .. })));
-    let router = Router::new(router.config());
-    router
-        .learn(Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact }, Time::ZERO)
-        .unwrap();
-    let soon = |tokens, waited, now| {
-        let (waited, now) = (Duration::from_secs_f64(waited), Time::from_secs_f64(now));
-        router.route_with_room(&request(tokens), &|_| true, waited, now)
-    };
+    assert!(matches!(place(&router, 16, 0.0, 0.0), Err(RouteError::Held { .. })));
+
+    let router = holding();
+    let soon = |tokens, waited, now| place(&router, tokens, waited, now);
     let told = soon(16, 0.0, 0.0).unwrap().request;
     router.learn(Fact::FirstToken { request: told }, Time::ZERO).unwrap();
     router.learn(Fact::Finished { request: told, output_tokens: 1 }, Time::ZERO).unwrap();

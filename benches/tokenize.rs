@@ -16,25 +16,6 @@ use std::process::Command;
 use std::time::Instant;
 use warmpath::serve::Tokenizer;
 
-const WORDS: [&str; 16] = [
-    "once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "router",
-    "cache",
-    "prefix",
-    "token",
-    "answer",
-    "electric",
-    "sheep",
-    "sky",
-    "zażółć",
-    "42",
-];
-
 /// One chat, as it is sent and as the template renders it.
 struct Chat {
     body: String,
@@ -43,44 +24,58 @@ struct Chat {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        Some(PathBuf::from(arguments.get(at + 1).unwrap_or_else(|| panic!("{name} wants a path"))))
+    };
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let peer = arguments.iter().position(|argument| argument == "--peer").map(|at| PathBuf::from(&arguments[at + 1]));
     let rounds = if quick { 1 } else { 15 };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools");
-    let plain = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).expect("the tests' tokenizer loads");
-    println!("{:>8} {:>7} {:>9} {:>9} {:>9} {:>9}", "tokens", "turns", "plain ms", "whole ms", "next ms", "of whole");
-    for turns in [4, 20, 80] {
-        let (mut plains, mut wholes, mut nexts, mut tokens) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let scratch = peer.as_ref().map(|_| scratch(turns));
+    let peer = option("--peer");
+    let folder = option("--tokenizer")
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm_render/tools"));
+    let texts: Vec<String> = option("--chats").map_or_else(made_up, |path| of_sharegpt(&path));
+    let plain = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).expect("the tokenizer loads");
+    println!(
+        "{:>8} {:>8} {:>9} {:>9} {:>9} {:>9}",
+        "tokens", "messages", "plain ms", "whole ms", "next ms", "of whole"
+    );
+    for aim in [2_000, 8_000, 32_000] {
+        let (mut plains, mut wholes, mut nexts, mut tokens, mut messages) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let scratch = peer.as_ref().map(|_| scratch(aim));
         for round in 0..rounds {
-            let (before, after) = (chat(round, turns - 1), chat(round, turns));
+            let length = |text: &str| plain.encode_fast(text, false).expect("a text").len();
+            let (before, after, count) = next_turn(&texts, round, aim, length);
             if let Some(scratch) = &scratch {
                 for (what, chat) in [("before", &before), ("after", &after)] {
                     std::fs::write(scratch.join(format!("{round}.{what}")), &chat.rendered)
                         .expect("the scratch folder is there");
                 }
             }
-            plains.push(milliseconds(|| plain.encode_fast(after.rendered.as_str(), false).expect("a text").len()).0);
+            let fresh = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).expect("the tokenizer loads");
+            plains.push(milliseconds(|| fresh.encode_fast(after.rendered.as_str(), false).expect("a text").len()).0);
             let encode = |tokenizer: &Tokenizer, chat: &Chat| {
                 let tokens = tokenizer.prompt_tokens("/v1/chat/completions", black_box(chat.body.as_bytes()));
                 tokens.expect("a chat of texts").len()
             };
-            let empty = Tokenizer::load(&folder).expect("the tests' tokenizer loads");
+            let empty = Tokenizer::load(&folder).expect("the tokenizer loads");
             wholes.push(milliseconds(|| encode(&empty, &after)).0);
-            let warm = Tokenizer::load(&folder).expect("the tests' tokenizer loads");
+            let warm = Tokenizer::load(&folder).expect("the tokenizer loads");
             encode(&warm, &before);
             let (next, length) = milliseconds(|| encode(&warm, &after));
             nexts.push(next);
-            tokens = length;
+            tokens.push(length as f64);
+            messages.push(count as f64);
         }
         let (plain, whole, next) = (median(&mut plains), median(&mut wholes), median(&mut nexts));
+        let (tokens, messages) = (median(&mut tokens), median(&mut messages));
         let share = 100.0 * next / whole;
-        println!("{tokens:>8} {turns:>7} {plain:>9.2} {whole:>9.2} {next:>9.3} {share:>7.1} %");
+        println!("{tokens:>8} {messages:>8} {plain:>9.2} {whole:>9.2} {next:>9.3} {share:>7.1} %");
         if let (Some(peer), Some(scratch)) = (&peer, &scratch) {
             let output =
                 Command::new(peer).arg(folder.join("tokenizer.json")).arg(scratch).output().expect("the peer starts");
             println!(
-                "{:>16} (tokens, whole ms, next ms): {}",
+                "{:>17} (tokens, whole ms, next ms): {}",
                 "llm-tokenizer",
                 String::from_utf8_lossy(&output.stdout).trim()
             );
@@ -89,8 +84,25 @@ fn main() {
     }
 }
 
-fn scratch(turns: u64) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("warmpath-tokenize-{}-{turns}", std::process::id()));
+/// A chat of about so many tokens that ends with a question, the same with its answer and the next question, and how many
+/// messages that has. No two rounds begin at the same text.
+fn next_turn(texts: &[String], round: usize, aim: usize, tokens: impl Fn(&str) -> usize) -> (Chat, Chat, usize) {
+    let from = round * 26 % texts.len() & !1;
+    let mut said = Vec::new();
+    let mut sum = 0;
+    for text in texts[from..].iter().chain(&texts[..from]) {
+        sum += tokens(text);
+        said.push(text.as_str());
+        if sum >= aim && said.len() % 2 == 1 && said.len() > 2 {
+            break;
+        }
+    }
+    said.truncate(said.len() - (said.len() + 1) % 2);
+    (chat(&said[..said.len() - 2]), chat(&said), said.len())
+}
+
+fn scratch(tokens: usize) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("warmpath-tokenize-{}-{tokens}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
     folder
 }
@@ -106,26 +118,53 @@ fn milliseconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (began.elapsed().as_secs_f64() * 1e3, done)
 }
 
-fn words(seed: u64, count: usize) -> String {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let word = |_| {
+/// What a reader would take for prose, by its statistics: words by Zipf's law out of eight thousand, of which the common ones are
+/// short, with stops, numbers and paragraphs between; questions of forty words and answers of two hundred.
+fn made_up() -> Vec<String> {
+    const SYLLABLES: [&str; 16] =
+        ["ta", "re", "in", "on", "es", "lo", "wi", "po", "sh", "un", "ma", "ke", "th", "er", "ing", "qu"];
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut draw = move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        WORDS[(state % WORDS.len() as u64) as usize]
+        (state >> 11) as f64 / (1u64 << 53) as f64
     };
-    (0..count).map(word).collect::<Vec<_>>().join(" ")
+    let mut text = move |words: usize| {
+        let mut text = String::new();
+        for _ in 0..words {
+            let rank = 8000f64.powf(draw()) as u64;
+            let letters = rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let length = 1 + (rank + 3).ilog2() / 4;
+            (0..length).for_each(|at| text.push_str(SYLLABLES[(letters >> (60 - 4 * at)) as usize & 15]));
+            text.push_str(match (draw() * 100.0) as u32 {
+                0..6 => ", ",
+                6..11 => ". ",
+                11..13 => ".\n\n",
+                13 => " 42 ",
+                _ => " ",
+            });
+        }
+        text
+    };
+    (0..400).map(|at| text(if at % 2 == 0 { 40 } else { 200 })).collect()
 }
 
-fn chat(round: u64, turns: u64) -> Chat {
-    let texts: Vec<String> = (0..turns).map(|turn| words(round << 8 | turn, 220)).collect();
-    let role = |at: usize| ["user", "assistant"][at % 2];
-    let message = |(at, text): (usize, &String)| format!("{{\"role\": \"{}\", \"content\": \"{text}\"}}", role(at));
-    let turn = |(at, text): (usize, &String)| format!("<|im_start|>{}\n{text}<|im_end|>\n", role(at));
-    let messages: Vec<String> = texts.iter().enumerate().map(message).collect();
-    let rendered: String = texts.iter().enumerate().map(turn).collect();
-    Chat {
-        body: format!("{{\"messages\": [{}]}}", messages.join(", ")),
-        rendered: rendered + "<|im_start|>assistant\n",
+/// All texts of a file as ShareGPT's are, as if they were one chat.
+fn of_sharegpt(path: &Path) -> Vec<String> {
+    let file = std::fs::read(path).expect("the chats can be read");
+    let chats: Vec<serde_json::Value> = serde_json::from_slice(&file).expect("the chats are a list");
+    let texts = chats.iter().filter_map(|chat| chat["conversations"].as_array()).flatten();
+    texts.filter_map(|said| said["value"].as_str()).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+}
+
+/// What is said in turns by a user and the assistant.
+fn chat(said: &[&str]) -> Chat {
+    let messages = said.iter().enumerate().map(|(at, text)| (["user", "assistant"][at % 2], *text));
+    let (mut body, mut rendered) = (Vec::new(), String::new());
+    for (role, content) in messages {
+        body.push(serde_json::json!({ "role": role, "content": content }));
+        rendered += &format!("<|im_start|>{role}\n{content}<|im_end|>\n");
     }
+    Chat { body: serde_json::json!({ "messages": body }).to_string(), rendered: rendered + "<|im_start|>assistant\n" }
 }

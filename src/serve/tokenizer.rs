@@ -16,6 +16,7 @@ mod form;
 mod segments;
 mod template;
 mod texts;
+mod value;
 mod words;
 
 use super::ingress::http::api::Api;
@@ -222,7 +223,7 @@ impl Tokenizer {
 
     /// As vLLM does: a completion's text gets the model's special tokens, a chat is what its template says.
     fn tokens(&self, api: Api, body: &[u8]) -> Result<Vec<u32>, Unknown> {
-        let body: Value = serde_json::from_slice(body).map_err(|_| Unknown::Other)?;
+        let body = value::read(body).map_err(|_| Unknown::Other)?;
         let template = || self.template.as_ref().ok_or(Unknown::Other);
         let chat = match api {
             Api::Completions | Api::Embeddings => return self.text(api, &body),

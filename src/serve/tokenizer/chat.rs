@@ -9,6 +9,7 @@ mod responses;
 pub(super) use messages::{Manners, of_messages};
 pub(super) use responses::of_responses;
 
+use super::value::object;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
@@ -89,7 +90,7 @@ fn tool(declared: &Value) -> Result<Value, Unknown> {
     let known = get(&function, "defer_loading").or_else(|| later.clone());
     let mut tool = vec![("type", Value::from("function")), ("function", declaration(&function, "parameters", known)?)];
     tool.extend(later.map(|later| ("defer_loading", later)));
-    Ok(Value::from_pairs(tool))
+    Ok(object(tool))
 }
 
 /// The inner part of a declared function, whose parameters are in the field `schema`.
@@ -101,19 +102,19 @@ fn declaration(function: &Value, schema: &str, defer_loading: Option<Value>) -> 
     ];
     declaration.extend(get(function, "strict").map(|strict| ("strict", strict)));
     declaration.extend(defer_loading.map(|defer| ("defer_loading", defer)));
-    Ok(Value::from_pairs(declaration))
+    Ok(object(declaration))
 }
 
 /// A message of the role `role` with this content.
 fn message(role: &str, content: Value) -> Value {
-    Value::from_pairs([("role", Value::from(role)), ("content", content)])
+    object([("role", Value::from(role)), ("content", content)])
 }
 
 /// A call of a function, as a message of the assistant holds it.
 fn call(id: Option<Value>, function: [(&str, Value); 2]) -> Value {
     let id = id.map(|id| ("id", id));
-    let rest = [("function", Value::from_pairs(function)), ("type", Value::from("function"))];
-    Value::from_pairs(id.into_iter().chain(rest))
+    let rest = [("function", object(function)), ("type", Value::from("function"))];
+    object(id.into_iter().chain(rest))
 }
 
 /// A message of `/v1/chat/completions` with its calls' keys in the order in which vLLM's types declare them.
@@ -126,7 +127,7 @@ fn with_calls_in_order(message: Value) -> Result<Value, Unknown> {
     };
     let calls: Value = calls.iter().map(in_order).collect::<Result<Vec<_>, _>>()?.into_iter().collect();
     let fields = pairs(&message)?.into_iter();
-    Ok(Value::from_pairs(fields.map(|(key, value)| {
+    Ok(object(fields.map(|(key, value)| {
         let value = if key == "tool_calls" { calls.clone() } else { value };
         (key, value)
     })))

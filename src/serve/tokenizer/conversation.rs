@@ -1,6 +1,7 @@
 //! Messages as vLLM hands them to a template (0.32: `renderers/chat_utils.py`, `renderers/hf.py`).
 
 use super::chat::{Unknown, get, items, pairs, text};
+use super::value::{self, object};
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
@@ -43,7 +44,7 @@ pub(super) fn of(messages: &[Value], form: Form) -> Result<Vec<Value>, Unknown> 
     if !form.knows_developer && conversation.iter().any(is_by("developer")) {
         for one in conversation.iter_mut().filter(|one| is_by("developer")(one)) {
             let kept = pairs(one)?.into_iter().filter(|(key, _)| key != "tools" && key != "role");
-            *one = Value::from_pairs([("role".to_owned(), Value::from("system"))].into_iter().chain(kept));
+            *one = object([("role".to_owned(), Value::from("system"))].into_iter().chain(kept));
         }
         conversation = with_system_first(conversation)?;
     }
@@ -77,46 +78,51 @@ fn message(sent: &Value, form: Form) -> Result<Value, Unknown> {
         _ => {}
     }
     message.extend(text(sent, "name").map(|name| ("name", Value::from(name))));
-    Ok(Value::from_pairs(message))
+    Ok(object(message))
 }
 
 /// A message's content in the form that the template takes.
 fn parts(sent: &Value, takes_parts: bool, is_system: bool) -> Result<Value, Unknown> {
-    let content = get(sent, "content");
-    let parts = match &content {
+    let parts = match get(sent, "content") {
         None => Vec::new(),
-        Some(content) if content.as_str().is_some() => vec![content.clone()],
-        Some(content) => items(content)?,
+        Some(content) if content.as_str().is_some() => vec![content],
+        Some(content) => items(&content)?,
     };
-    let mut texts = Vec::new();
+    let mut texts = Vec::with_capacity(parts.len());
     for part in &parts {
         let Some((mut words, extra)) = words(part)? else { continue };
-        if is_system && words.starts_with(BILLING) {
-            match words.split_once('\n') {
-                Some((_, rest)) if !rest.is_empty() => words = rest.to_owned(),
+        if is_system && words.as_str().is_some_and(|words| words.starts_with(BILLING)) {
+            match words.as_str().and_then(|words| words.split_once('\n')) {
+                Some((_, rest)) if !rest.is_empty() => words = Value::from(rest),
                 _ => continue,
             }
         }
         texts.push((words, extra));
     }
-    if !takes_parts {
-        let texts: Vec<String> = texts.into_iter().map(|(words, _)| words).collect();
-        return Ok(Value::from(texts.join("\n")));
+    if takes_parts {
+        let part = |(words, extra): (Value, Fields)| {
+            let fixed = [("type".to_owned(), Value::from("text")), ("text".to_owned(), words)];
+            object(fixed.into_iter().chain(extra))
+        };
+        return Ok(texts.into_iter().map(part).collect());
     }
-    let part = |(words, extra): (String, Fields)| {
-        let fixed = [("type".to_owned(), Value::from("text")), ("text".to_owned(), Value::from(words))];
-        Value::from_pairs(fixed.into_iter().chain(extra))
-    };
-    Ok(texts.into_iter().map(part).collect())
+    // Long texts are not copied.
+    Ok(match <[(Value, Fields); 1]>::try_from(texts) {
+        Ok([(only, _)]) => only,
+        Err(texts) => {
+            let texts: Vec<&str> = texts.iter().filter_map(|(words, _)| words.as_str()).collect();
+            Value::from(texts.join("\n"))
+        }
+    })
 }
 
 /// Keys and values, in order.
 type Fields = Vec<(String, Value)>;
 
 /// The text of a part, and its keys that are not known.
-fn words(part: &Value) -> Result<Option<(String, Fields)>, Unknown> {
-    if let Some(text) = part.as_str() {
-        return Ok(Some((text.to_owned(), Vec::new())));
+fn words(part: &Value) -> Result<Option<(Value, Fields)>, Unknown> {
+    if part.as_str().is_some() {
+        return Ok(Some((part.clone(), Vec::new())));
     }
     let kind = text(part, "type").ok_or(Unknown::Other)?;
     let field = match kind.as_str() {
@@ -128,7 +134,7 @@ fn words(part: &Value) -> Result<Option<(String, Fields)>, Unknown> {
         return Err(Unknown::Other);
     }
     let extra = pairs(part)?.into_iter().filter(|(key, _)| !PART_FIELDS.contains(&key.as_str())).collect();
-    Ok(text(part, field).map(|words| (words, extra)))
+    Ok(get(part, field).filter(|words| words.as_str().is_some()).map(|words| (words, extra)))
 }
 
 /// A call's arguments are an object for a template; what is not one is none.
@@ -136,18 +142,18 @@ fn call(sent: &Value) -> Result<Value, Unknown> {
     let function = get(sent, "function").ok_or(Unknown::Other)?;
     let arguments = get(&function, "arguments");
     let arguments = match arguments.as_ref().and_then(Value::as_str) {
-        Some(json) => serde_json::from_str(json).ok(),
+        Some(json) => value::read(json.as_bytes()).ok(),
         None => arguments,
     };
     let arguments = arguments.filter(|arguments| arguments.kind() == ValueKind::Map);
-    let arguments = arguments.unwrap_or_else(|| Value::from_pairs(Vec::<(&str, Value)>::new()));
-    let with = |object: &Value, key: &str, value: Value| {
-        let mut fields = pairs(object)?;
+    let arguments = arguments.unwrap_or_else(|| object(Vec::<(&str, Value)>::new()));
+    let with = |whole: &Value, key: &str, value: Value| {
+        let mut fields = pairs(whole)?;
         match fields.iter_mut().find(|(name, _)| name == key) {
             Some(field) => field.1 = value,
             None => fields.push((key.to_owned(), value)),
         }
-        Ok(Value::from_pairs(fields))
+        Ok(object(fields))
     };
     with(sent, "function", with(&function, "arguments", arguments)?)
 }
@@ -169,6 +175,6 @@ fn with_system_first(conversation: Vec<Value>) -> Result<Vec<Value>, Unknown> {
         };
         words.extend((!said.is_empty()).then_some(said));
     }
-    let merged = Value::from_pairs([("role", Value::from("system")), ("content", Value::from(words.join("\n\n")))]);
+    let merged = object([("role", Value::from("system")), ("content", Value::from(words.join("\n\n")))]);
     Ok(std::iter::once(merged).chain(others).collect())
 }

@@ -7,10 +7,11 @@
 
 use super::words::{self, Words};
 use aho_corasick::{AhoCorasick, MatchKind};
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokenizers::Tokenizer;
+use tokenizers::{Model, Tokenizer};
 
 /// What pieces and their tokens may take, in all.
 const CACHE_BYTES: usize = 64 << 20;
@@ -35,8 +36,8 @@ pub(super) struct Segments {
 /// Two generations: what was used since the last change of generation, and before. The older one is dropped whole.
 #[derive(Default)]
 struct Cache {
-    young: HashMap<Arc<str>, Arc<[u32]>>,
-    old: HashMap<Arc<str>, Arc<[u32]>>,
+    young: HashMap<Arc<str>, Arc<[u32]>, RandomState>,
+    old: HashMap<Arc<str>, Arc<[u32]>, RandomState>,
     young_bytes: usize,
 }
 
@@ -107,7 +108,7 @@ impl Segments {
         }
         let from = tokens.len();
         match &self.words {
-            Some(words) => words.encode(piece, tokens, |word, tokens| self.whole(word, tokens))?,
+            Some(words) => words.encode(piece, tokens, |word, tokens| self.word(word, tokens))?,
             None => self.whole(piece, tokens)?,
         }
         self.cache.lock().insert(piece.into(), tokens[from..].into());
@@ -119,10 +120,17 @@ impl Segments {
         Some(())
     }
 
+    /// One that is not cut further goes to the model at once: the tokenizer's other steps would take thrice its time.
+    fn word(&self, word: &str, tokens: &mut Vec<u32>) -> Option<()> {
+        let Some(as_bytes) = words::in_one(word) else { return self.whole(word, tokens) };
+        tokens.extend(self.tokenizer.get_model().tokenize(&as_bytes).ok()?.iter().map(|token| token.id));
+        Some(())
+    }
+
     fn words_make_the_whole(&self) -> bool {
         words::TRIED.iter().all(|text| {
             let (mut whole, mut of_words) = (Vec::new(), Vec::new());
-            let encode = |word: &str, tokens: &mut Vec<u32>| self.whole(word, tokens);
+            let encode = |word: &str, tokens: &mut Vec<u32>| self.word(word, tokens);
             self.whole(text, &mut whole).is_some()
                 && Words::default().encode(text, &mut of_words, encode).is_some()
                 && whole == of_words

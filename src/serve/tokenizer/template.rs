@@ -2,6 +2,7 @@
 
 use super::chat::{Chat, Manners, Unknown, get, items, pairs, text};
 use super::conversation::{self, Form};
+use super::value::object;
 use super::{date, form};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
@@ -72,7 +73,7 @@ impl Template {
         context.push(("tools".to_owned(), tools));
         context.push(("add_generation_prompt".to_owned(), Value::from(chat.add_generation_prompt)));
         let template = self.environment.get_template(NAME).map_err(|_| Unknown::Other)?;
-        let rendered = template.render(Value::from_pairs(context)).map_err(|_| Unknown::Other)?;
+        let rendered = template.render(object(context)).map_err(|_| Unknown::Other)?;
         if !chat.continue_final_message {
             return Ok(rendered);
         }
@@ -84,7 +85,7 @@ impl Template {
 
     /// As vLLM finds them: by trying.
     fn find_manners(&self) -> Manners {
-        let says = |role: &str| Value::from_pairs([("role", role), ("content", "t")]);
+        let says = |role: &str| object([("role", role), ("content", "t")]);
         let inline = ["system", "user", "system", "user"].map(says).to_vec();
         let system_first = self.render(&Chat { messages: inline, ..Chat::default() }).is_err();
         let with_effort = |effort: &str| {
@@ -92,7 +93,7 @@ impl Template {
                 ("enable_thinking".to_owned(), Value::from(effort != "none")),
                 ("reasoning_effort".to_owned(), Value::from(effort)),
             ];
-            let messages = vec![Value::from_pairs([("role", "user"), ("content", "Hi")])];
+            let messages = vec![object([("role", "user"), ("content", "Hi")])];
             self.render(&Chat { messages, variables, add_generation_prompt: true, ..Chat::default() })
         };
         let disabled_effort = match with_effort("none") {
@@ -143,10 +144,10 @@ fn to_be_continued(message: &Value) -> Result<Value, Unknown> {
 }
 
 /// An object with one of its fields replaced.
-fn with(object: &Value, key: &str, value: Value) -> Result<Value, Unknown> {
+fn with(whole: &Value, key: &str, value: Value) -> Result<Value, Unknown> {
     let kept =
-        pairs(object)?.into_iter().map(|(name, old)| if name == key { (name, value.clone()) } else { (name, old) });
-    Ok(Value::from_pairs(kept.collect::<Vec<_>>()))
+        pairs(whole)?.into_iter().map(|(name, old)| if name == key { (name, value.clone()) } else { (name, old) });
+    Ok(object(kept.collect::<Vec<_>>()))
 }
 
 /// The built-in filter escapes for HTML, which Hugging Face's does not.

@@ -1,12 +1,15 @@
 //! Words that were encoded before.
 //!
 //! A byte-level tokenizer cuts a text by a regular expression before it merges anything, and all such expressions in use cut
-//! after a letter and before a space that another letter follows. So a text may be encoded word by word between such places, and
-//! most words of most texts were met before. Whether that holds is tried at loading.
+//! before a single space that a letter follows. So a text may be encoded word by word between such places, and most words of
+//! most texts were met before. Whether that holds is tried at loading. With the expressions of GPT-2, Llama 3, Qwen 2, o200k and
+//! DeepSeek over GPT-2's vocabulary, 568 texts of 450,000 tokens (ShareGPT, readmes, Rust and Python) came out the same.
 
+use foldhash::quality::RandomState;
 use parking_lot::RwLock;
 use serde_json::Value;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// A longer word is no word.
@@ -16,7 +19,7 @@ const WORDS_MAX: usize = 1 << 16;
 
 /// The tokens of words.
 #[derive(Default)]
-pub(super) struct Words(RwLock<HashMap<Box<str>, SmallVec<[u32; 4]>>>);
+pub(super) struct Words(RwLock<HashMap<Box<str>, SmallVec<[u32; 4]>, RandomState>>);
 
 /// Texts on which to try whether words make the whole.
 pub(super) const TRIED: [&str; 3] = [
@@ -88,11 +91,20 @@ pub(super) fn cuts_at_words(tokenizer: &Value) -> bool {
     cuts && tokenizer["model"]["type"] == "BPE"
 }
 
-/// The length of the first word: up to a space between two letters.
+/// A word that no such expression cuts, as its bytes are written for the model: a letter as it is, the space before it as `\u{120}`.
+pub(super) fn in_one(word: &str) -> Option<Cow<'_, str>> {
+    let letters = word.strip_prefix(' ').unwrap_or(word);
+    let is_one = letters.starts_with(|c: char| c.is_ascii_alphabetic())
+        && letters.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    let with_space = || if letters.len() < word.len() { format!("\u{120}{letters}").into() } else { letters.into() };
+    is_one.then(with_space)
+}
+
+/// The length of the first word: up to a space after which a letter follows, and before which there is no other space.
 fn first_word(text: &str) -> usize {
     let bytes = text.as_bytes();
     let is_cut = |&at: &usize| {
-        at > 0 && bytes[at - 1].is_ascii_alphabetic() && bytes.get(at + 1).is_some_and(u8::is_ascii_alphabetic)
+        at > 0 && bytes[at - 1].is_ascii_graphic() && bytes.get(at + 1).is_some_and(u8::is_ascii_alphabetic)
     };
     memchr::memchr_iter(b' ', bytes).find(is_cut).unwrap_or(bytes.len())
 }
@@ -115,11 +127,29 @@ mod tests {
             };
             words.encode(text, &mut tokens, encode).map(|()| tokens)
         };
-        assert_eq!(lengths("It was a time, it  was a time"), Some(vec![2, 4, 2, 14, 2, 5]));
-        assert_eq!(*encoded.borrow(), ["It", " was", " a", " time, it  was", " time"]);
+        assert_eq!(lengths("It was a time, it  was a time"), Some(vec![2, 4, 2, 6, 8, 2, 5]));
+        assert_eq!(*encoded.borrow(), ["It", " was", " a", " time,", " it  was", " time"]);
         assert_eq!(lengths(" a time"), Some(vec![2, 5]));
-        assert_eq!((lengths(""), encoded.borrow().len()), (Some(Vec::new()), 5));
+        assert_eq!((lengths(""), encoded.borrow().len()), (Some(Vec::new()), 6));
         assert_eq!(words.encode("never met", &mut Vec::new(), |_, _| None), None);
+    }
+
+    #[test]
+    fn a_word_that_is_not_cut_is_told_as_the_model_has_it() {
+        for (word, told) in [
+            ("a", "a"),
+            (" time", "\u{120}time"),
+            (" Zoo", "\u{120}Zoo"),
+            ("McX", ""),
+            ("", ""),
+            (" ", ""),
+            ("  a", ""),
+        ] {
+            assert_eq!(in_one(word).as_deref(), Some(told).filter(|told| !told.is_empty()), "{word:?}");
+        }
+        for word in ["time,", "it's", "x2", "\u{e9}t", "CamelCase", "a b", "a\n"] {
+            assert_eq!(in_one(word), None, "{word:?}");
+        }
     }
 
     #[test]

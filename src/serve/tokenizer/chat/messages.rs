@@ -1,6 +1,6 @@
 //! `/v1/messages`, Anthropic's API, as a chat.
 
-use super::{Chat, Unknown, call, declaration, get, items, list, message, text, variables};
+use super::{Chat, Unknown, call, declaration, get, items, list, message, object, text, variables};
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
@@ -86,7 +86,7 @@ fn turn(sent: &Value, messages: &mut Vec<Value>) -> Result<(), Unknown> {
         match (text(&block, "type").ok_or(Unknown::Other)?.as_str(), role.as_str()) {
             ("text", _) => {
                 if let Some(words) = text(&block, "text").filter(|words| !words.is_empty()) {
-                    parts.push(Value::from_pairs([("type", Value::from("text")), ("text", Value::from(words))]));
+                    parts.push(object([("type", Value::from("text")), ("text", Value::from(words))]));
                 }
             }
             ("thinking", _) => {
@@ -97,7 +97,7 @@ fn turn(sent: &Value, messages: &mut Vec<Value>) -> Result<(), Unknown> {
             ("redacted_thinking" | "tool_reference", _) => {}
             ("tool_use", _) => {
                 let input = get(&block, "input").filter(Value::is_true);
-                let input = input.unwrap_or_else(|| Value::from_pairs(Vec::<(&str, Value)>::new()));
+                let input = input.unwrap_or_else(|| object(Vec::<(&str, Value)>::new()));
                 let name = get(&block, "name").unwrap_or(Value::from(""));
                 calls.push(call(get(&block, "id"), [("arguments", input), ("name", name)]));
             }
@@ -118,7 +118,7 @@ fn turn(sent: &Value, messages: &mut Vec<Value>) -> Result<(), Unknown> {
         turn.push(("tool_calls", calls.into_iter().collect()));
     }
     if has_content || role != "user" {
-        messages.push(Value::from_pairs(turn));
+        messages.push(object(turn));
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn answer(block: &Value) -> Result<Value, Unknown> {
         }
     };
     let id = get(block, "tool_use_id").unwrap_or(Value::from(""));
-    Ok(Value::from_pairs([("role", Value::from("tool")), ("content", words), ("tool_call_id", id)]))
+    Ok(object([("role", Value::from("tool")), ("content", words), ("tool_call_id", id)]))
 }
 
 /// A declared tool as a function; a schema without a type is one of an object.
@@ -153,7 +153,7 @@ fn tool(declared: &Value) -> Result<Value, Unknown> {
     }
     let mut with_schema = super::pairs(declared)?;
     with_schema.retain(|(key, _)| key != "input_schema");
-    with_schema.push(("input_schema".to_owned(), Value::from_pairs(schema)));
-    let function = declaration(&Value::from_pairs(with_schema), "input_schema", get(declared, "defer_loading"))?;
-    Ok(Value::from_pairs([("type", Value::from("function")), ("function", function)]))
+    with_schema.push(("input_schema".to_owned(), object(schema)));
+    let function = declaration(&object(with_schema), "input_schema", get(declared, "defer_loading"))?;
+    Ok(object([("type", Value::from("function")), ("function", function)]))
 }

@@ -3,7 +3,7 @@
 //! Known where all of it is in the body: not after `previous_response_id`, which only the instance that made that response can
 //! look up.
 
-use super::{Chat, Unknown, call, declaration, get, items, list, message, text, variables};
+use super::{Chat, Unknown, call, declaration, get, items, list, message, object, text, variables};
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
@@ -56,7 +56,7 @@ fn tools(body: &Value) -> Result<Option<Vec<Value>>, Unknown> {
         match text(tool, "type").as_deref() {
             Some("function") => {
                 let function = declaration(tool, "parameters", get(tool, "defer_loading"))?;
-                tools.push(Value::from_pairs([("type", Value::from("function")), ("function", function)]));
+                tools.push(object([("type", Value::from("function")), ("function", function)]));
             }
             Some("custom" | "namespace") | None => return Err(Unknown::Other),
             Some(_) => {}
@@ -107,11 +107,7 @@ impl Turns {
             (Some("function_call_output" | "custom_tool_call_output"), _) => {
                 let output = get(item, "output").unwrap_or(Value::from(()));
                 let id = get(item, "call_id").unwrap_or(Value::from(()));
-                self.whole(Value::from_pairs([
-                    ("role", Value::from("tool")),
-                    ("content", output),
-                    ("tool_call_id", id),
-                ]));
+                self.whole(object([("role", Value::from("tool")), ("content", output), ("tool_call_id", id)]));
             }
             (None | Some("message"), Some("assistant")) => {
                 let words = words(item)?;
@@ -138,7 +134,7 @@ impl Turns {
         if !calls.is_empty() {
             message.push(("tool_calls", calls.into_iter().collect()));
         }
-        self.done.push(Value::from_pairs(message));
+        self.done.push(object(message));
     }
 
     fn done(mut self) -> Vec<Value> {

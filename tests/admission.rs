@@ -376,7 +376,7 @@ proptest! {
 #[test]
 fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
     let holding = || {
-        let router = Router::new(Config { tuning: Tuning::default().with_hold(0.1), ..Config::default() });
+        let router = Router::new(Config { tuning: Tuning::default().with_hold(0.2), ..Config::default() });
         let joined = Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact };
         router.learn(joined, Time::ZERO).unwrap();
         router

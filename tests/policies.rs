@@ -227,8 +227,9 @@ fn policies_with_parameters_read_back_as_they_were_written() {
         }
     }
     let held: PolicySpec = "lmetric:hold=0.25".parse().unwrap();
-    assert_eq!((held.to_string().as_str(), held.hold()), ("lmetric:hold=0.25", Some(Duration::from_millis(250))));
+    assert_eq!((held.to_string().as_str(), held.hold()), ("lmetric:hold=0.25", Some(0.25)));
     assert_eq!("lmetric".parse::<PolicySpec>().unwrap().hold(), None, "peers hold nothing");
+    assert_eq!("prefix_cost".parse::<PolicySpec>().unwrap().hold(), Some(1.0));
     assert_eq!("prefix_cost:hold=0".parse::<PolicySpec>().unwrap().hold(), None);
     let error = |text: &str| text.parse::<PolicySpec>().unwrap_err().to_string();
     assert_eq!(error("random:hold=-1"), "parameter hold of policy random must be a number of at least 0, not \"-1\"");
@@ -493,7 +494,7 @@ fn a_router_that_holds_places_the_shorter_prefill_first() {
     };
     let (at_once, _) = served("prefix_cost:hold=0");
     assert_eq!(at_once, [100, 32_000, 64_000, 500]);
-    let (held, waits) = served("prefix_cost:hold=0.1");
+    let (held, waits) = served("prefix_cost:hold=0.2");
     assert_eq!(held, [100, 32_000, 500, 64_000]);
     assert!(waits[2] > Duration::from_secs(1), "the wait at the router counts: {waits:?}");
 }

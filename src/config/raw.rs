@@ -220,9 +220,10 @@ pub(super) struct Health {
 pub(super) struct Routing {
     /// A policy's name, with what is tuned.
     pub policy: Option<Leaf<String>>,
-    /// Seconds of prefill behind which a request is held rather than placed; 0: nothing is held; without it the policy's own.
-    #[schemars(range(min = 0.0, max = 3600.0))]
-    pub hold_seconds: Option<Leaf<f64>>,
+    /// Engine steps full of prefill behind which a request is held rather than placed; 0: nothing is held; without it the policy's
+    /// own.
+    #[schemars(range(min = 0.0, max = 1000.0))]
+    pub hold_steps: Option<Leaf<f64>>,
     /// Tokens a cache block: a power of two from 1 to 512.
     pub block_size: Option<Leaf<u32>>,
     /// Seeds chance and the block hashes.

@@ -15,7 +15,7 @@ const CHANGEABLE: [&str; 13] = [
     "reload.",
     "logs.requests",
     "routing.policy",
-    "routing.hold_seconds",
+    "routing.hold_steps",
     "routing.lease_seconds",
     "routing.max_in_flight",
     "routing.tier_weights",

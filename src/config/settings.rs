@@ -37,7 +37,7 @@ impl Config {
             ("health.interval_seconds", never(interval).to_string()),
             ("health.failures_max", failures_max.to_string()),
             ("routing.policy", routing.policy_spec().without_hold().to_string()),
-            ("routing.hold_seconds", hold.as_secs_f64().to_string()),
+            ("routing.hold_steps", hold.to_string()),
             ("routing.block_size", routing.block_size.tokens().to_string()),
             ("routing.seed", routing.seed.to_string()),
             ("routing.lease_seconds", routing.lease.as_secs().to_string()),

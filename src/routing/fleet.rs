@@ -180,13 +180,6 @@ impl Fleet {
         }
     }
 
-    /// An instance evicted some blocks.
-    pub fn evicted(&mut self, now: Time, instance: InstanceId, blocks: usize) {
-        if let Some(member) = self.members.get_mut(&instance) {
-            member.book.evicted(now, blocks);
-        }
-    }
-
     /// Requests placed at an instance and not ended.
     pub fn requests_at(&self, instance: InstanceId) -> u32 {
         self.members.get(&instance).map_or(0, |member| member.book.own_requests())
@@ -254,6 +247,7 @@ impl Fleet {
         candidates.clear();
         self.prefixes.reach(asked.footprint, reach);
         let cold = asked.prefill.prefill(asked.prompt_tokens, 0);
+        let full_step = asked.prefill.full_step();
         let (fleet_pace, late) = (self.pace(), self.late());
         let mut instances = 0;
         for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == asked.model) {
@@ -268,6 +262,7 @@ impl Fleet {
                     knowledge: member.knowledge,
                     prefill: asked.prefill.prefill(asked.prompt_tokens, overlap_tokens).mul_f64(pace),
                     cold_prefill: cold.mul_f64(pace),
+                    full_step: full_step.mul_f64(pace),
                     load: member.book.load(now, pace, late),
                 });
             }

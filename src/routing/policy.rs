@@ -33,7 +33,7 @@ mod smetric;
 mod smg;
 
 pub use kind::{PolicyKind, UnknownPolicy};
-pub use tuning::{HOLD_SECONDS_MAX, ParameterInfo, PolicySpec, PolicySpecError, Tuning};
+pub use tuning::{HOLD_STEPS_MAX, ParameterInfo, PolicySpec, PolicySpecError, Tuning};
 
 use super::fact::{InstanceId, Knowledge};
 use super::fleet::Load;
@@ -85,6 +85,8 @@ pub struct Candidate {
     pub prefill: Duration,
     /// The same, were nothing cached.
     pub cold_prefill: Duration,
+    /// Estimated time of an engine step there that prefills as much as one can.
+    pub full_step: Duration,
     /// What it has to do already.
     pub load: Load,
 }

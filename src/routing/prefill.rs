@@ -47,6 +47,12 @@ impl PrefillModel {
         }
     }
 
+    /// Time of a step that prefills as much as one can.
+    pub fn full_step(&self) -> Duration {
+        let seconds = self.step + (self.token * f64::from(self.step_tokens)).max(self.weights);
+        Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+    }
+
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
     pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));

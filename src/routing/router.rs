@@ -121,7 +121,16 @@ struct Looked<'a> {
     cached: &'a dyn Fn(InstanceId) -> u32,
     policy: &'a dyn Policy,
     /// Behind how much prefill no request is placed, if any is held.
-    hold: Option<Duration>,
+    hold: Option<Hold>,
+}
+
+/// An instance with more prefill before it than this is not given more.
+#[derive(Clone, Copy)]
+struct Hold {
+    /// In full steps of that instance.
+    steps: f64,
+    /// And besides: where it is told late what is done, it must have enough to do until then.
+    late: Duration,
 }
 
 thread_local! {
@@ -278,10 +287,7 @@ impl Router {
                 Ok(self.index.store(instance, tier, attach, blocks, content)?)
             }
             Fact::Copied { instance, tier, blocks } => Ok(self.index.copy(instance, tier, blocks)?),
-            Fact::Removed { instance, tier, blocks } => {
-                self.fleet.lock().evicted(now, instance, blocks.len());
-                Ok(self.index.remove(instance, tier, blocks)?)
-            }
+            Fact::Removed { instance, tier, blocks } => Ok(self.index.remove(instance, tier, blocks)?),
             Fact::GroupStored { instance, group, needs_blocks, blocks } => {
                 known(instance, self.fleet.lock().knowledge_of(instance).is_some())?;
                 Ok(self.groups.stored(&self.index, instance, group, needs_blocks, blocks)?)
@@ -422,19 +428,14 @@ impl Router {
     }
 
     /// Why a request that has waited so long is not to be placed at the instance that is chosen for it.
-    fn refused(
-        &self,
-        view: &View<'_>,
-        chosen: &Candidate,
-        hold: Option<Duration>,
-        waited: Duration,
-    ) -> Option<Refusal> {
+    fn refused(&self, view: &View<'_>, chosen: &Candidate, hold: Option<Hold>, waited: Duration) -> Option<Refusal> {
         // Who is first come is first served where nothing is held.
         let prefill = || hold.map_or(Duration::ZERO, |_| least_prefill(view));
         if view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
             return Some(Refusal::Saturated { prefill: prefill() });
         }
-        let (wait, wait_max) = (chosen.load.prefill_wait, hold?);
+        let Hold { steps, late } = hold?;
+        let (wait, wait_max) = (chosen.load.prefill_wait, chosen.full_step.mul_f64(steps) + late);
         (wait > wait_max && waited < HOLD_MAX)
             .then(|| Refusal::Held { prefill: prefill(), room_in: (wait - wait_max).min(HOLD_MAX - waited) })
     }
@@ -498,8 +499,8 @@ impl Router {
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
         };
-        // Where it is told late what is done, an instance must have enough to do until then; told too late, it would idle.
-        let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|hold| hold + fleet.late());
+        // Told too late, instances would idle.
+        let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });
         Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold }))
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Ruling {
     pub rules: Rules,
     pub policy: Box<dyn Policy>,
     /// As [`PolicySpec::hold`] has it.
-    pub hold: Option<Duration>,
+    pub hold: Option<f64>,
 }
 
 impl From<Rules> for Ruling {

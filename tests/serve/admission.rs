@@ -63,12 +63,12 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     (gate, start_app(config).await)
 }
 
-/// A router in front of one gate that holds who would wait there for more than 50 ms: one prompt of 30,000 tokens, which take two
+/// A router in front of one gate that holds who would wait there for more than a tenth of a step: one prompt of 30,000 tokens, which take two
 /// seconds by estimate, is enough for that.
 async fn start_holding(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     let (gate, mut app) = start(|config| {
         config.routing.saturation = None;
-        config.routing.tuning = Tuning::default().with_hold(0.05);
+        config.routing.tuning = Tuning::default().with_hold(0.1);
         change(config);
     })
     .await;
@@ -366,7 +366,7 @@ async fn who_is_held_waits_for_the_first_token_of_those_before_it_and_the_shorte
 /// By estimate its instance is nearly done after two seconds; nobody tells so.
 #[tokio::test]
 async fn who_is_held_is_placed_when_by_estimate_there_is_room() {
-    let (gate, app) = start_holding(|config| config.routing.tuning = Tuning::default().with_hold(0.5)).await;
+    let (gate, app) = start_holding(|config| config.routing.tuning = Tuning::default().with_hold(1.0)).await;
     let first = complete_long(&app, "first", 30_000);
     eventually("the first one's arrival", || gate.seen() == ["first"]).await;
     let second = complete_long(&app, "second", 1_000);
@@ -441,7 +441,7 @@ async fn under_load_all_who_are_held_are_answered_and_nothing_stays_booked() {
     let (mut a, mut b) = (engine().await, engine().await);
     let mut config = config(vec![a.instance("a"), b.instance("b")]);
     config.routing.prefill = config.routing.prefill.faster(50.0);
-    config.routing.tuning = Tuning::default().with_hold(0.005);
+    config.routing.tuning = Tuning::default().with_hold(0.5);
     let app = start_app(config).await;
     a.subscribed().await;
     b.subscribed().await;

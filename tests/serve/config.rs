@@ -118,18 +118,22 @@ fn every_problem_is_reported_at_once() {
 #[test]
 fn how_long_requests_are_held_is_said_in_one_place() {
     let found = problems(&format!("[routing]\npolicy = \"prefix_cost:hold=0.1\"\n{INSTANCE}"));
-    let expected = "routing.policy: policy \"prefix_cost:hold=0.1\" says how long requests are held, which is routing.hold_seconds";
+    let expected =
+        "routing.policy: policy \"prefix_cost:hold=0.1\" says how long requests are held, which is routing.hold_steps";
     assert!(matches!(found.as_slice(), [problem] if problem.starts_with(expected)), "{found:?}");
-    let found = problems(&format!("[routing]\nhold_seconds = -1\n{INSTANCE}"));
+    let found = problems(&format!("[routing]\nhold_steps = -1\n{INSTANCE}"));
     assert!(
-        matches!(found.as_slice(), [problem] if problem.starts_with("routing.hold_seconds: -1 is not from 0 to 3600")),
+        matches!(found.as_slice(), [problem] if problem.starts_with("routing.hold_steps: -1 is not from 0 to 1000")),
         "{found:?}"
     );
-    for (said, holds) in
-        [("hold_seconds = 0.25", Some(250)), ("hold_seconds = 0", None), ("policy = \"lmetric\"", None)]
-    {
+    for (said, holds) in [
+        ("hold_steps = 0.25", Some(0.25)),
+        ("hold_steps = 0", None),
+        ("policy = \"lmetric\"", None),
+        ("seed = 1", Some(1.0)),
+    ] {
         let config = Config::parse(&format!("[routing]\n{said}\n{INSTANCE}")).unwrap();
-        assert_eq!(config.routing.policy_spec().hold(), holds.map(std::time::Duration::from_millis), "{said}");
+        assert_eq!(config.routing.policy_spec().hold(), holds, "{said}");
     }
 }
 

@@ -89,7 +89,7 @@ async fn a_bad_file_is_refused_whole_with_every_problem_and_the_next_good_one_is
     assert_eq!(before.reload, None);
     // A good change beside three bad ones: an unknown field, a wrong value, and what cannot change.
     let bad = file(&format!(
-        "{BY_HAND}[routing]\npolicy = \"random\"\nhold_seconds = 0.25\nseed = 5\nlease_seconds = 0\ntypo = 1\n{}{}",
+        "{BY_HAND}[routing]\npolicy = \"random\"\nhold_steps = 0.25\nseed = 5\nlease_seconds = 0\ntypo = 1\n{}{}",
         section("a", NOWHERE),
         section("b", NOWHERE_ELSE)
     ));
@@ -129,7 +129,7 @@ async fn a_bad_file_is_refused_whole_with_every_problem_and_the_next_good_one_is
     let in_force = |path: &str| applied.settings.iter().find(|(told, _)| told == path).unwrap().1.clone();
     assert_eq!(in_force("routing.policy"), "random");
     assert_eq!(router.metric("warmpath_routing_info{policy=\"random\",block_size=\"16\"}").await, 1.0);
-    assert_eq!(in_force("routing.hold_seconds"), "0.25");
+    assert_eq!(in_force("routing.hold_steps"), "0.25");
 
     router.signal("HUP");
     router.until("no change", |status| status.reload.as_ref().is_some_and(|now| now.outcome == "unchanged")).await;

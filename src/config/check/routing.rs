@@ -3,12 +3,12 @@
 use super::super::raw;
 use super::Check;
 use crate::routing::block::BlockSize;
-use crate::routing::policy::{HOLD_SECONDS_MAX, PolicySpec, PolicySpecError};
+use crate::routing::policy::{HOLD_STEPS_MAX, PolicySpec, PolicySpecError};
 use crate::routing::{self, TierWeights};
 use crate::trace::RecorderConfig;
 use std::time::Duration;
 
-const HOLD: &str = "write seconds of prefill; 0: nothing is held; without it the policy's own";
+const HOLD: &str = "write engine steps full of prefill; 0: nothing is held; without it the policy's own";
 
 const BLOCK_SIZE: &str = "write the engines' --block-size: a power of two from 1 to 512";
 
@@ -20,17 +20,17 @@ impl Check {
         let seed = self.leaf("routing.seed", raw.seed, "write a whole number, not negative");
         let policy =
             self.parsed("routing.policy", policy, |name: String| policy_without_hold(&name), "pick one of them");
-        let hold = self.leaf("routing.hold_seconds", raw.hold_seconds, HOLD);
-        let hold = hold.filter(|seconds| {
-            let fits = (0.0..=HOLD_SECONDS_MAX).contains(seconds);
+        let hold = self.leaf("routing.hold_steps", raw.hold_steps, HOLD);
+        let hold = hold.filter(|steps| {
+            let fits = (0.0..=HOLD_STEPS_MAX).contains(steps);
             if !fits {
-                self.problem("routing.hold_seconds", format!("{seconds} is not from 0 to {HOLD_SECONDS_MAX}"), HOLD);
+                self.problem("routing.hold_steps", format!("{steps} is not from 0 to {HOLD_STEPS_MAX}"), HOLD);
             }
             fits
         });
         routing::Config {
             policy: policy.kind,
-            tuning: hold.map_or(policy.tuning, |seconds| policy.tuning.with_hold(seconds)),
+            tuning: hold.map_or(policy.tuning, |steps| policy.tuning.with_hold(steps)),
             block_size: self.parsed("routing.block_size", block_size, BlockSize::new, BLOCK_SIZE),
             seed: seed.unwrap_or(default.seed),
             lease: self
@@ -91,7 +91,7 @@ impl Check {
 fn policy_without_hold(name: &str) -> Result<PolicySpec, String> {
     let policy: PolicySpec = name.parse().map_err(|error: PolicySpecError| error.to_string())?;
     if policy.says_hold() {
-        return Err(format!("policy {name:?} says how long requests are held, which is routing.hold_seconds here"));
+        return Err(format!("policy {name:?} says how long requests are held, which is routing.hold_steps here"));
     }
     Ok(policy)
 }

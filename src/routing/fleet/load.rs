@@ -28,8 +28,6 @@ pub struct Load {
     pub assigned_tokens: u64,
     /// Prompt tokens of the requests waiting for their first token, cached ones included.
     pub prefill_prompt_tokens: u64,
-    /// Blocks that it evicted a second, lately.
-    pub evictions_per_second: f64,
     /// What it last said of itself, if it says anything.
     pub reported: Option<Reported>,
     /// The same, where it was said not too long ago to be still so.
@@ -91,7 +89,6 @@ pub(super) struct Book {
     decode_requests: u32,
     decode_tokens: u64,
     work: DecayingRate,
-    evictions: DecayingRate,
     pace: Pace,
     assigned: u64,
     assigned_tokens: u64,
@@ -181,10 +178,6 @@ impl Book {
         done
     }
 
-    pub fn evicted(&mut self, now: Time, blocks: usize) {
-        self.evictions.add(now, blocks as f64);
-    }
-
     pub fn report(&mut self, now: Time, reported: Reported) {
         self.reported = Some((now, reported));
         let own = self.own_requests();
@@ -228,7 +221,6 @@ impl Book {
             assigned: self.assigned,
             assigned_tokens: self.assigned_tokens,
             prefill_prompt_tokens: self.queued_prompt_tokens,
-            evictions_per_second: self.evictions.per_second(now),
             reported: self.reported.map(|(_, reported)| reported),
             recent: recent.map(|(_, reported)| reported),
             reported_at: self.reported.map(|(at, _)| at),

@@ -142,9 +142,9 @@ impl PolicyKind {
         }
     }
 
-    /// Seconds of prefill behind which it places no request unless it is told otherwise; 0 is any. Peers' routers hold nothing.
-    pub const fn hold_seconds(self) -> f64 {
-        if matches!(self, PolicyKind::PrefixCost) { prefix_cost::HOLD_SECONDS } else { 0.0 }
+    /// Full steps of prefill behind which it places no request unless it is told otherwise; 0 is any. Peers' routers hold nothing.
+    pub const fn hold_steps(self) -> f64 {
+        if matches!(self, PolicyKind::PrefixCost) { prefix_cost::HOLD_STEPS } else { 0.0 }
     }
 
     /// The policy itself, with its defaults but for what is tuned.

@@ -3,7 +3,6 @@
 use super::kind::{PolicyKind, UnknownPolicy};
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 /// One number of a policy, to be read or set.
 #[derive(Debug)]
@@ -41,16 +40,16 @@ impl ParameterInfo {
 pub struct Tuning {
     /// By position in [`PolicyKind::parameters`].
     values: [Option<f64>; Tuning::PARAMETERS_MAX],
-    hold_seconds: Option<f64>,
+    hold_steps: Option<f64>,
 }
 
 impl Tuning {
     /// No policy has more numbers than this.
     const PARAMETERS_MAX: usize = 8;
 
-    /// The same, where requests are held by so many seconds, from 0, which is not at all, to [`HOLD_SECONDS_MAX`].
-    pub fn with_hold(self, seconds: f64) -> Self {
-        Tuning { hold_seconds: Some(seconds.clamp(0.0, HOLD_SECONDS_MAX)), ..self }
+    /// The same, where requests are held by so many steps, from 0, which is not at all, to [`HOLD_STEPS_MAX`].
+    pub fn with_hold(self, steps: f64) -> Self {
+        Tuning { hold_steps: Some(steps.clamp(0.0, HOLD_STEPS_MAX)), ..self }
     }
 
     pub(super) fn apply(&self, parameters: Vec<Parameter<'_>>) {
@@ -73,20 +72,20 @@ pub struct PolicySpec {
 }
 
 impl PolicySpec {
-    /// Behind how much prefill no request is placed: until then the router holds it. Any policy may hold.
-    pub fn hold(&self) -> Option<Duration> {
-        let seconds = self.tuning.hold_seconds.unwrap_or(self.kind.hold_seconds());
-        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    /// Behind how much prefill no request is placed, in engine steps that are full of it: until then the router holds it. Any
+    /// policy may hold.
+    pub fn hold(&self) -> Option<f64> {
+        Some(self.tuning.hold_steps.unwrap_or(self.kind.hold_steps())).filter(|steps| *steps > 0.0)
     }
 
     /// The same, holding by what its policy holds by.
     pub fn without_hold(self) -> Self {
-        PolicySpec { tuning: Tuning { hold_seconds: None, ..self.tuning }, ..self }
+        PolicySpec { tuning: Tuning { hold_steps: None, ..self.tuning }, ..self }
     }
 
     /// Whether what it holds by was said, rather than left to the policy.
     pub fn says_hold(&self) -> bool {
-        self.tuning.hold_seconds.is_some()
+        self.tuning.hold_steps.is_some()
     }
 }
 
@@ -105,8 +104,8 @@ impl fmt::Display for PolicySpec {
                 write!(f, ":{}={value}", parameter.name)?;
             }
         }
-        if let Some(seconds) = self.tuning.hold_seconds {
-            write!(f, ":{HOLD}={seconds}")?;
+        if let Some(steps) = self.tuning.hold_steps {
+            write!(f, ":{HOLD}={steps}")?;
         }
         Ok(())
     }
@@ -114,8 +113,8 @@ impl fmt::Display for PolicySpec {
 
 /// What every policy can be given.
 const HOLD: &str = "hold";
-/// Nothing is held for more prefill than this.
-pub const HOLD_SECONDS_MAX: f64 = 3600.0;
+/// Nothing is held for more prefill than this, in steps.
+pub const HOLD_STEPS_MAX: f64 = 1000.0;
 
 /// Why a policy with parameters could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,8 +167,8 @@ impl FromStr for PolicySpec {
             let (name, value) =
                 part.split_once('=').ok_or_else(|| PolicySpecError::NotAPair { policy, given: given() })?;
             if name == HOLD {
-                let number = value.parse().ok().filter(|number| (0.0..=HOLD_SECONDS_MAX).contains(number));
-                tuning.hold_seconds =
+                let number = value.parse().ok().filter(|number| (0.0..=HOLD_STEPS_MAX).contains(number));
+                tuning.hold_steps =
                     Some(number.ok_or(PolicySpecError::BadValue { policy, name: HOLD, given: value.to_owned() })?);
                 continue;
             }

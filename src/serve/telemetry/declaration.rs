@@ -574,7 +574,7 @@ impl Metric {
                 "warmpath_held_requests",
                 Kind::Gauge,
                 Unit::Count,
-                "Of the requests that wait, those that are held for a moment by routing.hold_seconds, though there is room.",
+                "Of the requests that wait, those that are held for a moment by routing.hold_steps, though there is room.",
             ),
             Metric::HeldSeconds => (
                 "warmpath_held_seconds",

@@ -1,8 +1,10 @@
 //! Keeps every series of one app, and writes them all in Prometheus's text format.
 //!
-//! A series is one atomic number beside the text that stands before it on its line, so that counting is one addition and a
-//! page of thirty thousand lines is little more than a copy. Which series there are is known when they are registered: only
-//! the values change, until an instance is forgotten with all its series.
+//! A series is one atomic number, and the text that stands before it on its line, so that counting is one addition and a
+//! page of sixty thousand lines is little more than a copy. Which series there are is known when they are registered: only
+//! the values change, until an instance is forgotten with all its series. The texts of a family lie in one string in the order
+//! in which they are written; the numbers lie anywhere, and are fetched before the first is written, so that the waits for
+//! memory overlap.
 //!
 //! Absent on purpose: series made up while serving, expiry, other formats.
 
@@ -141,12 +143,20 @@ type Pair<'a> = (&'static str, &'a str);
 /// The series of one app.
 pub(crate) struct Registry {
     /// By position in [`Metric::ALL`].
-    families: RwLock<Vec<Vec<Series>>>,
+    families: RwLock<Vec<Family>>,
+}
+
+/// The series of one metric.
+#[derive(Default)]
+struct Family {
+    /// Everything before each value: `name{label="value"} `. For a histogram only the labels, without braces.
+    heads: String,
+    series: Vec<Series>,
 }
 
 struct Series {
-    /// Everything before the value: `name{label="value"} `. For a histogram only the labels, without braces.
-    head: Box<str>,
+    /// Where its head ends in its family's, and the next one's begins.
+    head_end: usize,
     value: Value,
 }
 
@@ -159,7 +169,7 @@ enum Value {
 impl Registry {
     /// No series.
     pub fn new() -> Self {
-        Registry { families: RwLock::new(Metric::ALL.iter().map(|_| Vec::new()).collect()) }
+        Registry { families: RwLock::new(Metric::ALL.iter().map(|_| Family::default()).collect()) }
     }
 
     pub fn counter(&self, metric: Metric, instance: Option<&str>, value: Option<Pair<'_>>) -> Counter {
@@ -188,14 +198,14 @@ impl Registry {
 
     /// The same of a fact that changes: in the place of what was said before.
     pub fn info_in_place(&self, metric: Metric, labels: &[Pair<'_>]) {
-        self.families.write()[metric.position()].clear();
+        self.families.write()[metric.position()] = Family::default();
         self.info(metric, labels);
     }
 
     /// What an instance serves, in the place of what was said of it before.
     pub fn instance_info(&self, metric: Metric, instance: &str, model: &str) {
         let said = beginning(metric, instance);
-        self.families.write()[metric.position()].retain(|series| !series.head.starts_with(&said));
+        self.families.write()[metric.position()].forget(&said);
         self.info(metric, &[("instance", instance), ("model", model)]);
     }
 
@@ -239,20 +249,22 @@ impl Registry {
     /// An instance is shown no more.
     pub fn forget(&self, instance: &str) {
         for (&metric, family) in Metric::ALL.iter().zip(self.families.write().iter_mut()) {
-            let head = beginning(metric, instance);
-            family.retain(|series| !series.head.starts_with(&head));
+            family.forget(&beginning(metric, instance));
         }
     }
 
     /// All of it, in the order of the declaration, in Prometheus's text format 0.0.4.
     pub fn render(&self) -> String {
         let families = self.families.read();
-        let series = families.iter().map(Vec::len).sum::<usize>();
-        let mut page = String::with_capacity(series * 96 + Metric::ALL.len() * 160);
-        for (metric, family) in Metric::ALL.iter().zip(families.iter()).filter(|(_, family)| !family.is_empty()) {
+        // A number takes some bytes more than its head, a line of a histogram some more.
+        let heads = families.iter().map(|family| family.heads.len() + 8 * family.series.len()).sum::<usize>();
+        let mut page = String::with_capacity(heads + families.len() * 1024);
+        let mut values = Vec::new();
+        for (metric, family) in Metric::ALL.iter().zip(families.iter()).filter(|(_, family)| !family.series.is_empty())
+        {
             let (name, kind, _, help) = metric.declaration();
             writeln!(page, "# HELP {name} {help}\n# TYPE {name} {}", kind.name()).expect(TAKES_ALL);
-            family.iter().for_each(|series| series.write(name, &mut page));
+            family.write(name, &mut values, &mut page);
         }
         page
     }
@@ -271,29 +283,72 @@ impl Registry {
             (_, "") => format!("{} ", metric.declaration().0),
             (_, labels) => format!("{}{{{labels}}} ", metric.declaration().0),
         };
-        self.families.write()[metric.position()].push(Series { head: head.into(), value });
+        let family = &mut self.families.write()[metric.position()];
+        family.heads.push_str(&head);
+        family.series.push(Series { head_end: family.heads.len(), value });
     }
 }
 
-impl Series {
-    fn write(&self, name: &str, page: &mut String) {
-        match &self.value {
-            Value::Whole(value) => {
-                page.push_str(&self.head);
-                writeln!(page, "{}", value.load(Ordering::Relaxed)).expect(TAKES_ALL);
+impl Family {
+    /// Series whose head begins so are no more.
+    fn forget(&mut self, beginning: &str) {
+        let (mut heads, mut from) = (String::with_capacity(self.heads.len()), 0);
+        self.series.retain_mut(|series| {
+            let head = &self.heads[from..series.head_end];
+            from = series.head_end;
+            let is_kept = !head.starts_with(beginning);
+            if is_kept {
+                heads.push_str(head);
+                series.head_end = heads.len();
             }
-            Value::Real(value) => {
-                page.push_str(&self.head);
-                writeln!(page, "{}", f64::from_bits(value.load(Ordering::Relaxed))).expect(TAKES_ALL);
-            }
-            Value::Distribution(distribution) => self.write_distribution(name, distribution, page),
-        }
+            is_kept
+        });
+        self.heads = heads;
     }
 
-    fn write_distribution(&self, name: &str, distribution: &Distribution, page: &mut String) {
-        let Distribution { bounds, counts, sum_nanoseconds } = distribution;
-        let comma = if self.head.is_empty() { "" } else { "," };
-        let labels = &self.head;
+    /// Writes each line; `values` is scratch.
+    fn write(&self, name: &str, values: &mut Vec<u64>, page: &mut String) {
+        values.clear();
+        values.extend(self.series.iter().map(|series| match &series.value {
+            Value::Whole(value) | Value::Real(value) => value.load(Ordering::Relaxed),
+            Value::Distribution(_) => 0,
+        }));
+        let mut from = 0;
+        for (series, &value) in self.series.iter().zip(&*values) {
+            let head = &self.heads[from..series.head_end];
+            from = series.head_end;
+            match &series.value {
+                Value::Whole(_) => {
+                    page.push_str(head);
+                    write_whole(value, page);
+                }
+                Value::Real(_) => {
+                    page.push_str(head);
+                    write_real(f64::from_bits(value), page);
+                }
+                Value::Distribution(distribution) => distribution.write(name, head, page),
+            }
+        }
+    }
+}
+
+fn write_whole(value: u64, page: &mut String) {
+    page.push_str(itoa::Buffer::new().format(value));
+    page.push('\n');
+}
+
+fn write_real(value: f64, page: &mut String) {
+    // Most are whole, and those are quicker written so; what is beyond is not, and not a number is not either.
+    if value >= 0.0 && value < 1e15 && value.trunc() == value {
+        return write_whole(value as u64, page);
+    }
+    writeln!(page, "{value}").expect(TAKES_ALL);
+}
+
+impl Distribution {
+    fn write(&self, name: &str, labels: &str, page: &mut String) {
+        let Distribution { bounds, counts, sum_nanoseconds } = self;
+        let comma = if labels.is_empty() { "" } else { "," };
         let mut total = 0;
         for (at, count) in counts.iter().enumerate() {
             total += count.load(Ordering::Relaxed);
@@ -303,7 +358,7 @@ impl Series {
             }
             .expect(TAKES_ALL);
         }
-        let (open, close) = if self.head.is_empty() { ("", "") } else { ("{", "}") };
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         let sum = sum_nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
         writeln!(page, "{name}_sum{open}{labels}{close} {sum}\n{name}_count{open}{labels}{close} {total}")
             .expect(TAKES_ALL);

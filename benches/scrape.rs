@@ -2,6 +2,9 @@
 //! `metrics-exporter-prometheus`, which is what a Rust service usually serves its metrics with.
 //!
 //! `cargo bench --bench scrape`; `-- --quick` does little and shows that it runs.
+//!
+//! The whole answer over HTTP, by the CPU time of the release binary (2 cores of an AMD EPYC, 2026-11-26): 0.29 ms at 100 instances (7,006
+//! lines, 0.4 MB), which is 0.002 % of a core each 15 s; 2.2 ms at 1,000 (63,706 lines, 4.1 MB).
 
 use metrics::{Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};

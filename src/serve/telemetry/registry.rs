@@ -339,7 +339,7 @@ fn write_whole(value: u64, page: &mut String) {
 
 fn write_real(value: f64, page: &mut String) {
     // Most are whole, and those are quicker written so; what is beyond is not, and not a number is not either.
-    if value >= 0.0 && value < 1e15 && value.trunc() == value {
+    if (0.0..1e15).contains(&value) && value.trunc() == value {
         return write_whole(value as u64, page);
     }
     writeln!(page, "{value}").expect(TAKES_ALL);

@@ -2,20 +2,23 @@
 //!
 //! The baseline is reading the trace and computing its ideal hit ratio, which every report does anyway.
 //! `cargo bench --bench replay`; `-- --quick` replays the first tenth, once; `-- --large` instead replays 84 copies of the
-//! trace, eight at a time, a million requests in all, to 64 instances under our policy, once, and tells the time.
+//! trace, eight at a time, a million requests in all, to 64 instances under our policy, or the one that is named after it, once, and
+//! tells the time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 use warmpath::replay::{Experiment, Fleet, Workload};
 use warmpath::routing::block::ContentHash;
-use warmpath::routing::policy::PolicyKind;
+use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{Config, SessionKey, Time};
 use warmpath::sim::{Arrival, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
 use warmpath::trace::Trace;
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--large") {
-        return large();
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--large");
+    if arguments.next().is_some() {
+        let policy = arguments.find(|argument| !argument.starts_with('-'));
+        return large(policy.map_or(PolicySpec::default(), |policy| policy.parse().expect("a policy")));
     }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (limit, rounds) = if quick { (Some(1203), 1) } else { (None, 5) };
@@ -50,7 +53,7 @@ fn median(rounds: usize, mut run: impl FnMut() -> Duration) -> Duration {
 }
 
 /// A million requests to 64 instances.
-fn large() {
+fn large(PolicySpec { kind: policy, tuning }: PolicySpec) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mooncake/conversation_trace.jsonl.gz");
     let trace = Trace::open(path).expect("the trace is in the repository");
     let one = Workload::load(&trace, None, true).expect("the trace is sound");
@@ -71,7 +74,7 @@ fn large() {
     let model = Preset::default().step_model();
     let sequences_max = Preset::default().sequences_max();
     let instance = InstanceConfig { block_size, blocks: 2000, sequences_max, eviction: Eviction::Lru, model };
-    let router = Config { block_size, prefill: model.prefill, ..Config::default() };
+    let router = Config { block_size, prefill: model.prefill, policy, tuning, ..Config::default() };
     let mut cluster =
         Cluster::new(ClusterConfig { instances: 64, instance, router, conditions: Conditions::default() });
     let requests = arrivals.len();
@@ -83,5 +86,5 @@ fn large() {
     let served = cluster.take_served();
     let steps: u64 = cluster.instance_stats().iter().map(|stats| stats.steps).sum();
     let seconds = start.elapsed().as_secs_f64();
-    println!("{} of {requests} requests, {steps} steps in {seconds:.1} s", served.len());
+    println!("{policy}: {} of {requests} requests, {steps} steps in {seconds:.1} s", served.len());
 }

@@ -63,8 +63,8 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     (gate, start_app(config).await)
 }
 
-/// A router in front of one gate that holds who would wait there for more than a tenth of a step: one prompt of 30,000 tokens, which take two
-/// seconds by estimate, is enough for that.
+/// A router in front of one gate that holds who would wait there for more than a tenth of a step: one prompt of 30,000 tokens, which
+/// take two seconds by estimate, is enough for that.
 async fn start_holding(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     let (gate, mut app) = start(|config| {
         config.routing.saturation = None;

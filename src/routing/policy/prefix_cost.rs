@@ -33,7 +33,7 @@
 //! | Qwen-A | 0.957, 1.044 | 0.961, 1.040 | 1.019, 1.155 | 0.886 |
 //! | Qwen-B | 0.968, 1.180 | 0.984, 1.104 | 1.017, 1.118 | 0.971 |
 //! | Qwen-Coder | 1.005, 1.037 | 1.033, 1.098 | 0.984, 0.999 | 0.946 |
-//! | Qwen-Thinking, one seed | 1.023, 1.178 | 1.045, 1.245 | 0.999, 1.005 | 0.962 |
+//! | Qwen-Thinking, one seed, without the last two peers | 1.023, 1.178 | 1.045, 1.245 | 0.999, 1.005 | 0.962 |
 //!
 //! Over all, 0.975 and 0.984; the best single peer, SMetric, 1.083 and 1.070. At half of capacity nobody is much better than anybody: with four
 //! instances of Qwen-Coder seven policies are within 1 %. The Qwen traces are synthetic. All of them served to choose the numbers.

@@ -120,7 +120,7 @@ impl Segments {
         Some(())
     }
 
-    /// One that is not cut further goes to the model at once: the tokenizer's other steps would take thrice its time.
+    /// One that is not cut further goes to the model at once, which is a quarter of what all the tokenizer's steps take.
     fn word(&self, word: &str, tokens: &mut Vec<u32>) -> Option<()> {
         let Some(as_bytes) = words::in_one(word) else { return self.whole(word, tokens) };
         tokens.extend(self.tokenizer.get_model().tokenize(&as_bytes).ok()?.iter().map(|token| token.id));

@@ -1,7 +1,7 @@
 //! A body as values that a template can be given.
 //!
 //! They are the template engine's own, but for objects of few fields, which most of a chat's are: those are lists to be looked
-//! through. Hashing each name anew for each look was a third of what it cost to read and render a long chat.
+//! through. With maps, where each look hashes a name, a long chat that is known takes an eighth longer.
 
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object, ObjectRepr};

@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench scrape`; `-- --quick` does little and shows that it runs.
 //!
-//! The whole answer over HTTP, by the CPU time of the release binary (2 cores of an AMD EPYC, 2026-11-26): 0.29 ms at 100 instances (7,006
-//! lines, 0.4 MB), which is 0.002 % of a core each 15 s; 2.2 ms at 1,000 (63,706 lines, 4.1 MB).
+//! The whole answer over HTTP, by the CPU time of the release binary (2 cores of an AMD EPYC, 2026-11-26): 0.31 ms at 100 instances (7,006
+//! lines, 0.4 MB), which is 0.002 % of a core each 15 s; 2.1 ms at 1,000 (63,706 lines, 4.1 MB).
 
 use metrics::{Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};

@@ -99,22 +99,37 @@ fn curves_of_the_synthetic_trace_are_as_published() {
     check_curves("synthetic", [0.038, 0.157, 0.262, 0.444, 0.589]);
 }
 
-/// The paper has the workload-aware policy ahead of LRU by 1 to 17 % (vLLM pull request 22236: .138 to .118 with the smallest,
-/// .256 to .250 with the largest cache). Here on ten minutes of the imitation of its trace A, of three seeds, the second half
-/// counted, it is level with the smaller cache (0.992 to 1.005 of LRU) and ahead with the larger. Of trace B's imitation all
-/// requests are of two categories and one turn: there it is level.
+/// As its authors measured the workload-aware policy over LRU in vLLM pull request 22236: trace A, the first hour to learn and the
+/// second counted, 1,024 to 8,192 blocks of 128 tokens. They have 1.175, 1.238, 1.235 and 1.025 of LRU's hits at these sizes (LRU
+/// .118, .128, .157 and .250); the imitation of their trace has 1.110, 1.172, 1.126 and 1.040 (.119, .152, .207 and .297).
 #[test]
-fn the_workload_aware_policy_is_ahead_of_lru_on_the_qwen_presets() {
-    for (preset, least) in [(SyntheticPreset::QwenA, [0.99, 1.05]), (SyntheticPreset::QwenB, [0.99, 0.99])] {
-        let traces = [1, 2, 3].map(|seed| Synthetic::generate(preset, seed, 600.0));
-        for (blocks, least) in [4_000, 16_000].into_iter().zip(least) {
-            let ratios = traces.each_ref().map(|Synthetic { records, block_size, .. }| {
-                let prompts = prompts(records, *block_size);
-                let of = |eviction| hit_ratio(&prompts, blocks, eviction, prompts.len() / 2);
-                of(Eviction::WorkloadAware) / of(Eviction::Lru)
-            });
-            let mean = ratios.iter().sum::<f64>() / 3.0;
-            assert!(mean > least, "{} with {blocks} blocks: {ratios:.4?} of LRU", preset.name());
+fn the_workload_aware_policy_is_ahead_of_lru_where_its_authors_measured_it() {
+    const HOUR: f64 = 3600.0;
+    let Synthetic { records, block_size, .. } = Synthetic::generate(SyntheticPreset::QwenA, 1, 2.0 * HOUR);
+    let mut prompts = prompts(&records, block_size);
+    let each = 128 / block_size.tokens() as usize;
+    // A hash covers all before it: that of a block's last part is the block's.
+    prompts
+        .iter_mut()
+        .for_each(|prompt| prompt.chain = prompt.chain.chunks_exact(each).map(|of| of[each - 1]).collect());
+    let second_hour = prompts.partition_point(|prompt| prompt.at < Time::from_secs_f64(HOUR));
+    for (blocks, least) in [(1_024, 1.05), (2_048, 1.1), (4_096, 1.08), (8_192, 1.01)] {
+        let of = |eviction| hit_ratio(&prompts, blocks, eviction, second_hour);
+        let ratio = of(Eviction::WorkloadAware) / of(Eviction::Lru);
+        assert!(ratio > least, "{blocks} blocks: {ratio:.4} of LRU");
+    }
+}
+
+/// The other traces' categories say little: one turn for nearly all, or nobody's hits but those of shared heads. There it is level.
+#[test]
+fn the_workload_aware_policy_is_level_with_lru_where_categories_say_little() {
+    for preset in [SyntheticPreset::QwenB, SyntheticPreset::QwenCoder, SyntheticPreset::QwenThinking] {
+        let Synthetic { records, block_size, .. } = Synthetic::generate(preset, 1, 900.0);
+        let prompts = prompts(&records, block_size);
+        for blocks in [8_192, 32_768] {
+            let of = |eviction| hit_ratio(&prompts, blocks, eviction, prompts.len() / 2);
+            let ratio = of(Eviction::WorkloadAware) / of(Eviction::Lru);
+            assert!(ratio > 0.985, "{} with {blocks} blocks: {ratio:.4} of LRU", preset.name());
         }
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! A category is the kind and turn of the request that used a block last. The time from one use to the next is taken to be
 //! exponential in each category, with the mean of the last hour or two; blocks that went are remembered for it, so that
-//! what is seen does not end where the cache does. So a block last used `t` ago is used within `life`, the mean time from
-//! last use to eviction, with probability `p · (e^(−t/mean) − e^(−(t + life)/mean))`, where `p` is the share of uses that
-//! another followed. Of equals the one deeper in its prompt goes first.
+//! what is seen does not end where the cache does. So a block last used `t` ago, and not since, is used within `life`, the
+//! mean time from last use to eviction, with probability `p · e^(−t/mean) · (1 − e^(−life/mean)) / (1 − p + p · e^(−t/mean))`,
+//! where `p` is the share of uses that another followed. Of equals the one deeper in its prompt goes first.
 //!
-//! Ours, as the paper does not say: `p`, and that a category of which little was seen is taken to be like all together.
+//! Ours, as the paper does not say: `p`, with it that a block long unused is likely one of those never used again, and that a
+//! category of which little was seen is taken to be like all together.
 
 use super::{Category, Order, Use, entry};
 use crate::routing::Time;
@@ -181,6 +182,7 @@ impl Sums {
         let share = (self.reuses + PRIOR * share_of_all) / (self.uses + PRIOR);
         let mean = ((self.seconds + PRIOR * mean_of_all) / (self.reuses + PRIOR)).max(1e-3);
         let within = life.map_or(1.0, |life| 1.0 - (-life / mean).exp());
-        share * (-age / mean).exp() * within
+        let left = share * (-age / mean).exp();
+        left * within / (1.0 - share + left).max(1e-9)
     }
 }

@@ -4,11 +4,11 @@
 //! Each figure is a policy's over that of the best peer *of that scenario*, a bar that no one peer meets: geometric mean
 //! over the scenarios, and the worst. Instances are Qwen3-32B on 2 × H100 with a cache of a million tokens; load is 0.5, 0.7
 //! and 0.9 of the measured capacity of Mooncake's policy; seeds move arrivals within the traces' rounding of time. The Qwen
-//! traces are synthetic, calibrated to what was published of the real ones, 6,000 requests each.
+//! traces are synthetic, calibrated to what was published of the real ones.
 //!
 //! `cargo bench --bench policies`; `-- --quick` replays the first 1,500 requests of a Mooncake trace to 4 instances with one seed;
-//! `-- --stale` tells load a second late and loses a hundredth of the cache events, for ours only (`--load-delay`,
-//! `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these traces, by how they
+//! `-- --stale` tells ours what instances report a second late, then first tokens and ends, too, and loses a hundredth of the cache
+//! events (`--delay`, `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these traces, by how they
 //! begin, `prefix_cost:hold=0` ours where the router holds nothing; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures from there.
 
 use std::path::Path;
@@ -74,36 +74,35 @@ fn main() {
         std::fs::write(file, serde_json::to_string(&report).expect("a report is JSON")).expect("the report is written");
     }
     if arguments.has("--stale") {
-        let conditions = Conditions {
-            load_delay: Duration::from_secs_f64(arguments.numbers("--load-delay", &[1.0])[0]),
-            events_lost: arguments.numbers("--events-lost", &[0.01])[0],
-            ..Conditions::default()
-        };
+        let late = Duration::from_secs_f64(arguments.numbers("--delay", &[1.0])[0]);
+        let events_lost = arguments.numbers("--events-lost", &[0.01])[0];
         let ours = study.policies.iter().copied().filter(|policy| policy.kind == PolicyKind::PrefixCost);
-        let stale = Study { conditions, policies: ours.collect(), ..study.clone() };
-        println!(
-            "\nours with load {:?} late and {} of events lost, peers fully informed",
-            conditions.load_delay, conditions.events_lost
-        );
-        let report = StudyReport { scenarios: without_ours(&scenarios), standings: Vec::new() };
-        print(&merged(&report, again(&stale, &scenarios, kv_tokens)));
+        let study = Study { policies: ours.collect(), ..study.clone() };
+        for (what, answer_delay) in [("reports", Duration::ZERO), ("reports and answers", late)] {
+            let conditions = Conditions { report_delay: late, answer_delay, events_lost, ..Conditions::default() };
+            println!("\nours with {what} {late:?} late and {events_lost} of events lost, peers fully informed");
+            let report = StudyReport { scenarios: without_ours(&scenarios), standings: Vec::new() };
+            let stale = Study { conditions, ..study.clone() };
+            print(&merged(&report, again(&stale, &scenarios, kv_tokens)));
+        }
     }
 }
 
-/// Names; of those that are made up, how many seconds of them.
-const TRACES: [(&str, Option<(SyntheticPreset, f64)>); 6] = [
+/// Names; of those that are made up, how many seconds of them, and how many requests at most: so many that at the highest load they
+/// come over several times as long as an answer takes. Fewer are a burst into an empty fleet.
+const TRACES: [(&str, Option<(SyntheticPreset, f64, u64)>); 6] = [
     ("conversation", None),
     ("synthetic", None),
-    ("qwen-a", Some((SyntheticPreset::QwenA, 1010.0))),
-    ("qwen-b", Some((SyntheticPreset::QwenB, 255.0))),
-    ("qwen-coder", Some((SyntheticPreset::QwenCoder, 1010.0))),
-    ("qwen-thinking", Some((SyntheticPreset::QwenThinking, 4000.0))),
+    ("qwen-a", Some((SyntheticPreset::QwenA, 2100.0, 12_000))),
+    ("qwen-b", Some((SyntheticPreset::QwenB, 1050.0, 24_000))),
+    ("qwen-coder", Some((SyntheticPreset::QwenCoder, 2150.0, 12_000))),
+    ("qwen-thinking", Some((SyntheticPreset::QwenThinking, 4000.0, 6_000))),
 ];
 
-fn workload((name, preset): &(&str, Option<(SyntheticPreset, f64)>), limit: Option<u64>) -> Workload {
-    if let Some((preset, seconds)) = preset {
+fn workload((name, preset): &(&str, Option<(SyntheticPreset, f64, u64)>), limit: Option<u64>) -> Workload {
+    if let Some((preset, seconds, requests)) = preset {
         let synthetic = Synthetic::generate(*preset, 1, *seconds);
-        return Workload::synthetic(name, &synthetic, Some(6000)).expect("the preset has requests");
+        return Workload::synthetic(name, &synthetic, Some(*requests)).expect("the preset has requests");
     }
     let file = format!("tests/data/mooncake/{name}_trace.jsonl.gz");
     let trace = Trace::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the trace is in the repository");

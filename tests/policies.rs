@@ -125,7 +125,7 @@ fn ours_weighs_a_cached_prefix_by_its_tier() {
         let router = self::router("prefix_cost", 2);
         store(&router, 0, 5000..5400);
         store_in(&router, 0, tier, 0..1000);
-        assert_eq!(chosen(&router, 5000..5400, 22_000), 0, "fifteen thousand uncached tokens are before it");
+        assert_eq!(chosen(&router, 5000..5400, 20_000), 0, "thirteen thousand uncached tokens are before it");
         assert_eq!(chosen(&router, 0..1000, 16_001) == 0, goes, "{tier:?}");
     }
 }
@@ -264,7 +264,8 @@ fn every_policy_serves_every_request_however_badly_it_is_told() {
     let bad = Conditions {
         index_delay: Duration::from_millis(700),
         events_lost: 0.2,
-        load_delay: Duration::from_secs(1),
+        report_delay: Duration::from_secs(1),
+        answer_delay: Duration::from_secs(1),
         routers: 3,
     };
     for policy in PolicyKind::ALL {
@@ -291,7 +292,13 @@ fn each_condition_shows() {
     assert!(apart.ttft_seconds.mean > usual.ttft_seconds.mean);
     let late = Duration::from_secs(30);
     assert_ne!(told(Conditions { index_delay: late, ..Conditions::default() }), usual);
-    assert_ne!(told(Conditions { load_delay: late, ..Conditions::default() }), usual);
+    assert_ne!(told(Conditions { answer_delay: late, ..Conditions::default() }), usual);
+    // Who prices KV blocks in use sees them where they run out.
+    let scarce = |report_delay| {
+        let conditions = Conditions { report_delay, ..Conditions::default() };
+        setup(PolicyKind::PrefixCost, conditions).replay(&workload, &|_| {})
+    };
+    assert_ne!(scarce(late), scarce(Duration::ZERO));
 }
 
 fn study(loads: Loads) -> Study {

@@ -442,3 +442,49 @@ fn a_report_tells_of_the_requests_of_others_and_never_of_our_own() {
     assert_eq!((load(33).foreign_requests, load(34).foreign_requests), (2, 0));
     assert_eq!(load(34).reported.unwrap().running, 2);
 }
+
+#[test]
+fn reports_that_are_a_second_late_do_not_take_our_own_requests_for_others() {
+    let router = router(PolicyKind::LeastLoaded, 1);
+    let at = |millis: u64| Time::ZERO + Duration::from_millis(millis);
+    let report = |running, millis| {
+        let load = warmpath::routing::Reported { running, waiting: 0, cache_usage: 0.5 };
+        router.learn(Fact::Reported { instance: InstanceId(0), load }, at(millis)).unwrap();
+        router.instances(at(millis))[0].load.foreign_requests
+    };
+    let own: Vec<RequestId> =
+        (0..5_u64).map(|id| route(&router, &contents(&[id]), 100, at(10_000)).unwrap().request).collect();
+    assert_eq!(report(0, 10_001), 0);
+    own.iter().for_each(|&request| router.learn(Fact::Abandoned { request }, at(10_500)).unwrap());
+    // Told every tenth of a second, and each about a moment a second before.
+    for tick in 0..10 {
+        assert_eq!(report(5, 10_510 + 100 * tick), 0, "{tick}");
+    }
+    assert_eq!((0..50).map(|tick| report(5, 12_000 + 100 * tick)).last(), Some(5), "and in the end they are someone's");
+}
+
+/// Twice as many tokens in decode, twice as much more to a step: once for what waits together.
+#[test]
+fn decodes_under_way_are_expected_to_delay_first_tokens() {
+    let config = Config::default();
+    let alone = config.prefill.prefill(100, 0);
+    let beside = |decodes: u64| {
+        let router = router(PolicyKind::PrefixCost, 1);
+        let mut now = Time::ZERO;
+        for id in 0..decodes {
+            let Decision { request, expected_ttft, .. } = route(&router, &contents(&[id]), 100_000, now).unwrap();
+            // As expected, so that the pace stays what it is.
+            now = now + expected_ttft;
+            router.learn(Fact::FirstToken { request }, now).unwrap();
+        }
+        [0, 1, 2].map(|id| route(&router, &contents(&[1000 + id]), 100, now).unwrap().expected_ttft)
+    };
+    let [none, two, four] = [0, 2, 4].map(beside);
+    let a_step = config.prefill.decode_step(200_000);
+    let near = |a: Duration, b: Duration| assert!(a.abs_diff(b) < Duration::from_micros(10), "{a:?}, not {b:?}");
+    near(none[0], alone);
+    near(two[0], alone + a_step);
+    near(four[0], alone + 2 * a_step);
+    near(two[1], 2 * (alone + a_step));
+    near(two[2] - two[1], alone + a_step.mul_f64(config.prefill.steps(100)));
+}

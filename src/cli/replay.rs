@@ -97,9 +97,13 @@ pub(super) struct Replay {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     events_lost: f64,
 
-    /// How late the router learns of first tokens, ends and metrics, in milliseconds.
+    /// How late instances' metrics reach the router, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
-    load_delay: u64,
+    report_delay: u64,
+
+    /// How late the router learns of first tokens and ends, in milliseconds. What streams through it, it sees at once.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    answer_delay: u64,
 
     /// Routers that share the requests and do not know of one another's.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -227,8 +231,9 @@ impl Replay {
     }
 
     fn conditions(&self) -> Conditions {
-        let [index_delay, load_delay] = [self.index_delay, self.load_delay].map(Duration::from_millis);
-        Conditions { index_delay, events_lost: self.events_lost, load_delay, routers: self.routers }
+        let [index_delay, report_delay, answer_delay] =
+            [self.index_delay, self.report_delay, self.answer_delay].map(Duration::from_millis);
+        Conditions { index_delay, events_lost: self.events_lost, report_delay, answer_delay, routers: self.routers }
     }
 
     fn slo(&self) -> Slo {

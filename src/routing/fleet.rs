@@ -256,13 +256,16 @@ impl Fleet {
                 let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
                 let pace = member.book.pace(fleet_pace);
+                let decodes = member.book.decodes(asked.prefill);
+                let seconds = |alone: Duration, tokens| (alone + decodes.beside(asked.prefill, tokens)).mul_f64(pace);
+                let uncached = asked.prompt_tokens.saturating_sub(overlap_tokens);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
-                    prefill: asked.prefill.prefill(asked.prompt_tokens, overlap_tokens).mul_f64(pace),
-                    cold_prefill: cold.mul_f64(pace),
-                    full_step: full_step.mul_f64(pace),
+                    prefill: seconds(asked.prefill.prefill(asked.prompt_tokens, overlap_tokens), uncached),
+                    cold_prefill: seconds(cold, asked.prompt_tokens),
+                    full_step: (full_step + decodes.a_step).mul_f64(pace),
                     load: member.book.load(now, pace, late),
                 });
             }
@@ -286,8 +289,9 @@ impl Fleet {
         let footprint = self.prefixes.add(instance, &footprint).then_some(footprint);
         let fleet_pace = self.pace();
         let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
-        let estimate = prefill.prefill(prompt_tokens, overlap_tokens);
         let tokens = prompt_tokens - overlap_tokens;
+        let estimate =
+            prefill.prefill(prompt_tokens, overlap_tokens) + member.book.decodes(prefill).beside(prefill, tokens);
         let pace = member.book.pace(fleet_pace);
         member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate, booked_at: now }, pace);
         let reservation = Reservation {

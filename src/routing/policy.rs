@@ -70,6 +70,8 @@ pub struct View<'a> {
     pub expected_output_tokens: f64,
     /// Seconds that one token of decode context adds to a decode step.
     pub decode_context_seconds: f64,
+    /// Seconds of a decode step besides.
+    pub decode_step_seconds: f64,
 }
 
 /// One instance, as it stands to this request.

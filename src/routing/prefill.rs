@@ -53,6 +53,16 @@ impl PrefillModel {
         Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
     }
 
+    /// What decodes under way, attending to so many tokens, add to each step.
+    pub fn decode_step(&self, decode_tokens: u64) -> Duration {
+        Duration::from_secs_f64((self.decode_context * decode_tokens as f64).clamp(0.0, MAX_SECONDS))
+    }
+
+    /// Engine steps that so many tokens fill.
+    pub fn steps(&self, tokens: u32) -> f64 {
+        f64::from(tokens) / f64::from(self.step_tokens.max(1))
+    }
+
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
     pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));

@@ -498,6 +498,7 @@ impl Router {
             arrivals_per_second: fleet.arrivals_per_second(now),
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context,
+            decode_step_seconds: self.config.prefill.step + self.config.prefill.weights,
         };
         // Told too late, instances would idle.
         let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });

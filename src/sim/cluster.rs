@@ -44,8 +44,10 @@ pub struct Conditions {
     pub index_delay: Duration,
     /// The share of cache events that never come, 0 to 1. Nothing asks for them again.
     pub events_lost: f64,
-    /// How late everything is that tells of load: first tokens, ends, what instances report.
-    pub load_delay: Duration,
+    /// How late what instances report of themselves is: their metrics.
+    pub report_delay: Duration,
+    /// How late first tokens and ends are. A router through which answers stream sees them at once.
+    pub answer_delay: Duration,
     /// Routers, at least one, that share the requests at random and each know of their own only.
     pub routers: u16,
 }
@@ -53,8 +55,8 @@ pub struct Conditions {
 impl Default for Conditions {
     /// One router that is told everything at once.
     fn default() -> Self {
-        let [index_delay, load_delay] = [Duration::ZERO; 2];
-        Conditions { index_delay, events_lost: 0.0, load_delay, routers: 1 }
+        let [index_delay, report_delay, answer_delay] = [Duration::ZERO; 3];
+        Conditions { index_delay, events_lost: 0.0, report_delay, answer_delay, routers: 1 }
     }
 }
 
@@ -332,7 +334,7 @@ impl Cluster {
             let flight = self.flights.get_mut(&token.id).expect("a running request is in flight");
             flight.first_token = now;
             let news = News::FirstToken { router: flight.router, request: flight.decision.request };
-            self.send(news, now, self.conditions.load_delay);
+            self.send(news, now, self.conditions.answer_delay);
         }
         if token.finished {
             let flight = self.flights.remove(&token.id).expect("a running request is in flight");
@@ -345,7 +347,7 @@ impl Cluster {
                 decision: flight.decision,
             });
             let (router, request, output_tokens) = (flight.router, flight.decision.request, token.generated);
-            self.send(News::Finished { router, request, output_tokens }, now, self.conditions.load_delay);
+            self.send(News::Finished { router, request, output_tokens }, now, self.conditions.answer_delay);
         }
     }
 
@@ -356,7 +358,7 @@ impl Cluster {
         if std::mem::replace(&mut self.reported[instance.index()], load) == load {
             return;
         }
-        self.send(News::Reported { instance, load }, now, self.conditions.load_delay);
+        self.send(News::Reported { instance, load }, now, self.conditions.report_delay);
     }
 
     fn send(&mut self, news: News, now: Time, delay: Duration) {

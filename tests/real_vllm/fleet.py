@@ -54,7 +54,7 @@ class Process:
 
 
 class Vllm(Process):
-    def __init__(self, name, venv, logs, is_grpc=False):
+    def __init__(self, name, venv, logs, is_grpc=False, env=None, options=()):
         self.port, self.events = free_port(), None
         while self.events is None or self.events > 65000:
             self.events = free_port()
@@ -63,7 +63,8 @@ class Vllm(Process):
         command = [HERE / "run_vllm_cpu.sh", venv, self.port, self.events, "--enable-prompt-tokens-details"]
         # Tools are rendered, and everything else as by `tests/data/vllm_render/tools`.
         command += [] if is_grpc else ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--chat-template", TEMPLATE]
-        super().__init__(name, command, logs, {"BLOCKS": "96", **({"GRPC": "1"} if is_grpc else {})})
+        command += options
+        super().__init__(name, command, logs, {"BLOCKS": "96", **({"GRPC": "1"} if is_grpc else {}), **(env or {})})
 
     def wait(self):
         wait_for(f"{self.name}'s start", lambda: requests.get(f"{self.url}/health", timeout=2).ok, 600)

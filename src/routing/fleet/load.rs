@@ -3,6 +3,7 @@
 use super::pace::Pace;
 use super::rate::DecayingRate;
 use crate::routing::decision::RequestId;
+use crate::routing::prefill::PrefillModel;
 use crate::routing::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -100,17 +101,21 @@ pub(super) struct Book {
 
 /// Requests of others, from what an instance reports and what we know.
 ///
-/// A report is about a moment since the last one, so what of it are our own requests is no more than the most that we had in
-/// flight at once since then; only what goes beyond is someone else's. Our own account is never replaced.
+/// A report is about a moment since the last one, or some time before it is there, so what of it are our own requests is no more
+/// than the most that we had in flight at once lately; only what goes beyond is someone else's. Our own account is never replaced.
 #[derive(Debug, Default)]
 struct Foreign {
     requests: u32,
     /// Of these, those that wait.
     waiting: u32,
-    /// Most of our own requests at once, since the last report and between the two before.
+    /// Most of our own requests at once, since the last turn and between the two before.
     most: [u32; 2],
+    /// A turn comes with a report, where the last was long enough ago.
+    turned_at: Time,
 }
 
+/// A report that is no later than this is told from one of others' requests.
+const REPORT_LATE_MAX: Duration = Duration::from_millis(1500);
 /// A report says nothing about what is later than this.
 const REPORT_LASTS: Duration = Duration::from_secs(30);
 
@@ -132,6 +137,23 @@ pub(super) struct Prefilled {
     pub estimated: f64,
     /// Seconds from when it was given to the news of it, where nothing was before it.
     pub alone: Option<f64>,
+}
+
+/// Decodes under way, which make every step longer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decodes {
+    /// What they add to a step.
+    pub a_step: Duration,
+    /// Whether what comes now joins a step that others wait for already.
+    shares_step: bool,
+}
+
+impl Decodes {
+    /// What they add to the prefill of so many tokens.
+    pub fn beside(&self, model: &PrefillModel, tokens: u32) -> Duration {
+        let steps = model.steps(tokens);
+        self.a_step.mul_f64(if self.shares_step { steps } else { steps.max(1.0) })
+    }
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -183,8 +205,17 @@ impl Book {
         let own = self.own_requests();
         let [since, before] = self.foreign.most;
         let most = since.max(before).max(own);
-        let requests = reported.running.saturating_add(reported.waiting).saturating_sub(most);
-        self.foreign = Foreign { requests, waiting: requests.min(reported.waiting), most: [own, since] };
+        self.foreign.requests = reported.running.saturating_add(reported.waiting).saturating_sub(most);
+        self.foreign.waiting = self.foreign.requests.min(reported.waiting);
+        if now.since(self.foreign.turned_at) > REPORT_LATE_MAX {
+            (self.foreign.most, self.foreign.turned_at) = ([own, since], now);
+        }
+    }
+
+    /// Decodes under way, as a prefill meets them that comes now. After the request whose step is under way, the next pays for
+    /// a step of its own, and who comes behind shares it.
+    pub fn decodes(&self, model: &PrefillModel) -> Decodes {
+        Decodes { a_step: model.decode_step(self.decode_tokens), shares_step: self.queue.len() > 1 }
     }
 
     /// Requests given and not ended.

@@ -435,12 +435,12 @@ fn a_report_tells_of_the_requests_of_others_and_never_of_our_own() {
     own.iter().for_each(|&request| router.learn(Fact::Abandoned { request }, Time::ZERO).unwrap());
     reported(&router, 2, 0, 2);
     assert_eq!(load(2).foreign_requests, 0);
-    reported(&router, 0, 0, 3);
-    reported(&router, 2, 0, 4);
-    assert_eq!((load(4).foreign_requests, load(4).requests()), (2, 2));
+    reported(&router, 0, 0, 4);
+    reported(&router, 2, 0, 5);
+    assert_eq!((load(5).foreign_requests, load(5).requests()), (2, 2));
     // Others are not believed to be there for ever.
-    assert_eq!((load(33).foreign_requests, load(34).foreign_requests), (2, 0));
-    assert_eq!(load(34).reported.unwrap().running, 2);
+    assert_eq!((load(34).foreign_requests, load(35).foreign_requests), (2, 0));
+    assert_eq!(load(35).reported.unwrap().running, 2);
 }
 
 #[test]

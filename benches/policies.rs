@@ -8,8 +8,10 @@
 //!
 //! `cargo bench --bench policies`; `-- --quick` replays the first 1,500 requests of a Mooncake trace to 4 instances with one seed;
 //! `-- --stale` tells ours what instances report a second late, then first tokens and ends, too, and loses a hundredth of the cache
-//! events (`--delay`, `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these traces, by how they
-//! begin, `prefix_cost:hold=0` ours where the router holds nothing; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures from there.
+//! events (`--delay`, `--events-lost`: other figures); `-- --policies prefix_cost,lmetric` compares these, `--trace qwen` these
+//! traces, by how they begin, `--trace-seed 2` others of the synthetic ones, which no number was chosen with, `prefix_cost:hold=0` ours
+//! where the router holds nothing; `--save FILE` keeps the report, `--against FILE` runs only `--policies` and takes all other figures
+//! from there. All of it takes hours; a Mooncake trace, ten policies and three seeds take a minute.
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,9 +52,10 @@ fn main() {
     let traces = TRACES.iter().filter(|(name, ..)| only(name) && !(quick && name.starts_with("qwen")));
     let instances = arguments.numbers("--instances", if quick { &[4.0] } else { &[4.0, 8.0, 16.0] });
     let seeds = arguments.numbers("--seeds", if quick { &[1.0] } else { &[1.0, 2.0, 3.0] });
+    let made_with = arguments.numbers("--trace-seed", &[1.0])[0] as u64;
     let kv_tokens = arguments.numbers("--kv-tokens", &[1_024_000.0])[0];
     let study = Study {
-        workloads: traces.map(|trace| workload(trace, quick.then_some(1500))).collect(),
+        workloads: traces.map(|trace| workload(trace, quick.then_some(1500), made_with)).collect(),
         instances: instances.iter().map(|count| *count as u16).collect(),
         blocks: None,
         preset: Preset::default(),
@@ -88,20 +91,23 @@ fn main() {
     }
 }
 
-/// Names; of those that are made up, how many seconds of them, and how many requests at most: so many that at the highest load they
-/// come over several times as long as an answer takes. Fewer are a burst into an empty fleet.
-const TRACES: [(&str, Option<(SyntheticPreset, f64, u64)>); 6] = [
+/// A trace that is made up: how many seconds of it, and how many requests at most.
+struct MadeUp(SyntheticPreset, f64, u64);
+
+/// By name. Of those that are made up, so many requests that at the highest load they come over several times as long as an answer
+/// takes: fewer are a burst into an empty fleet.
+const TRACES: [(&str, Option<MadeUp>); 6] = [
     ("conversation", None),
     ("synthetic", None),
-    ("qwen-a", Some((SyntheticPreset::QwenA, 2100.0, 12_000))),
-    ("qwen-b", Some((SyntheticPreset::QwenB, 1050.0, 24_000))),
-    ("qwen-coder", Some((SyntheticPreset::QwenCoder, 2150.0, 12_000))),
-    ("qwen-thinking", Some((SyntheticPreset::QwenThinking, 4000.0, 6_000))),
+    ("qwen-a", Some(MadeUp(SyntheticPreset::QwenA, 2100.0, 12_000))),
+    ("qwen-b", Some(MadeUp(SyntheticPreset::QwenB, 1050.0, 24_000))),
+    ("qwen-coder", Some(MadeUp(SyntheticPreset::QwenCoder, 2150.0, 12_000))),
+    ("qwen-thinking", Some(MadeUp(SyntheticPreset::QwenThinking, 4000.0, 6_000))),
 ];
 
-fn workload((name, preset): &(&str, Option<(SyntheticPreset, f64, u64)>), limit: Option<u64>) -> Workload {
-    if let Some((preset, seconds, requests)) = preset {
-        let synthetic = Synthetic::generate(*preset, 1, *seconds);
+fn workload((name, made_up): &(&str, Option<MadeUp>), limit: Option<u64>, seed: u64) -> Workload {
+    if let Some(MadeUp(preset, seconds, requests)) = made_up {
+        let synthetic = Synthetic::generate(*preset, seed, *seconds);
         return Workload::synthetic(name, &synthetic, Some(*requests)).expect("the preset has requests");
     }
     let file = format!("tests/data/mooncake/{name}_trace.jsonl.gz");

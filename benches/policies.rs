@@ -81,10 +81,10 @@ fn main() {
         let events_lost = arguments.numbers("--events-lost", &[0.01])[0];
         let ours = study.policies.iter().copied().filter(|policy| policy.kind == PolicyKind::PrefixCost);
         let study = Study { policies: ours.collect(), ..study.clone() };
+        let report = StudyReport { scenarios: without_ours(&scenarios), standings: Vec::new() };
         for (what, answer_delay) in [("reports", Duration::ZERO), ("reports and answers", late)] {
             let conditions = Conditions { report_delay: late, answer_delay, events_lost, ..Conditions::default() };
             println!("\nours with {what} {late:?} late and {events_lost} of events lost, peers fully informed");
-            let report = StudyReport { scenarios: without_ours(&scenarios), standings: Vec::new() };
             let stale = Study { conditions, ..study.clone() };
             print(&merged(&report, again(&stale, &scenarios, kv_tokens)));
         }

@@ -246,8 +246,6 @@ impl Fleet {
     ) -> Result<(), NoCandidate> {
         candidates.clear();
         self.prefixes.reach(asked.footprint, reach);
-        let cold = asked.prefill.prefill(asked.prompt_tokens, 0);
-        let full_step = asked.prefill.full_step();
         let (fleet_pace, late) = (self.pace(), self.late());
         let mut instances = 0;
         for (&instance, member) in self.members.iter().filter(|(_, member)| &*member.model == asked.model) {
@@ -256,16 +254,14 @@ impl Fleet {
                 let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
                 let pace = member.book.pace(fleet_pace);
-                let decodes = member.book.decodes(asked.prefill);
-                let seconds = |alone: Duration, tokens| (alone + decodes.beside(asked.prefill, tokens)).mul_f64(pace);
-                let uncached = asked.prompt_tokens.saturating_sub(overlap_tokens);
+                let prefill = |cached| member.book.estimate(asked.prefill, asked.prompt_tokens, cached).mul_f64(pace);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
-                    prefill: seconds(asked.prefill.prefill(asked.prompt_tokens, overlap_tokens), uncached),
-                    cold_prefill: seconds(cold, asked.prompt_tokens),
-                    full_step: (full_step + decodes.a_step).mul_f64(pace),
+                    prefill: prefill(overlap_tokens),
+                    cold_prefill: prefill(0),
+                    full_step: member.book.full_step(asked.prefill).mul_f64(pace),
                     load: member.book.load(now, pace, late),
                 });
             }
@@ -290,8 +286,7 @@ impl Fleet {
         let fleet_pace = self.pace();
         let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
         let tokens = prompt_tokens - overlap_tokens;
-        let estimate =
-            prefill.prefill(prompt_tokens, overlap_tokens) + member.book.decodes(prefill).beside(prefill, tokens);
+        let estimate = member.book.estimate(prefill, prompt_tokens, overlap_tokens);
         let pace = member.book.pace(fleet_pace);
         member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate, booked_at: now }, pace);
         let reservation = Reservation {

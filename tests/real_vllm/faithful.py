@@ -37,7 +37,7 @@ SCALE = 512 // BLOCK
 PROMPT_TOKENS_MAX = 992
 OUTPUT_TOKENS_MAX = 30
 EXACT_POLICIES = "prefix_cost,round_robin,least_loaded,llmd,mooncake"
-# That differ by more than such a machine's noise.
+# That the simulator tells apart by some hundredths.
 RANKED_POLICIES = "prefix_cost,round_robin,bounded_hash_prefix,random,longest_prefix"
 # Where every cached token is to be told: it evicts much. vLLM keeps one of its blocks for itself.
 EXACT = {"blocks": 95, "spacing": 0.5}

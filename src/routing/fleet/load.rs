@@ -114,7 +114,7 @@ struct Foreign {
     turned_at: Time,
 }
 
-/// A report that is no later than this is told from one of others' requests.
+/// In reports that are no later than this, others' requests are told from ours that ended since.
 const REPORT_LATE_MAX: Duration = Duration::from_millis(1500);
 /// A report says nothing about what is later than this.
 const REPORT_LASTS: Duration = Duration::from_secs(30);
@@ -137,23 +137,6 @@ pub(super) struct Prefilled {
     pub estimated: f64,
     /// Seconds from when it was given to the news of it, where nothing was before it.
     pub alone: Option<f64>,
-}
-
-/// Decodes under way, which make every step longer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Decodes {
-    /// What they add to a step.
-    pub a_step: Duration,
-    /// Whether what comes now joins a step that others wait for already.
-    shares_step: bool,
-}
-
-impl Decodes {
-    /// What they add to the prefill of so many tokens.
-    pub fn beside(&self, model: &PrefillModel, tokens: u32) -> Duration {
-        let steps = model.steps(tokens);
-        self.a_step.mul_f64(if self.shares_step { steps } else { steps.max(1.0) })
-    }
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -212,10 +195,17 @@ impl Book {
         }
     }
 
-    /// Decodes under way, as a prefill meets them that comes now. After the request whose step is under way, the next pays for
-    /// a step of its own, and who comes behind shares it.
-    pub fn decodes(&self, model: &PrefillModel) -> Decodes {
-        Decodes { a_step: model.decode_step(self.decode_tokens), shares_step: self.queue.len() > 1 }
+    /// How long the prefill of a prompt takes by the model, beside the decodes under way. After the request whose step is under
+    /// way, the next pays for what they add to a step of its own, and who comes behind shares it.
+    pub fn estimate(&self, model: &PrefillModel, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+        let steps = model.steps(prompt_tokens.saturating_sub(cached_tokens));
+        let steps = if self.queue.len() > 1 { steps } else { steps.max(1.0) };
+        model.prefill(prompt_tokens, cached_tokens) + model.decode_step(self.decode_tokens).mul_f64(steps)
+    }
+
+    /// How long a step full of prefill takes by the model, beside the same.
+    pub fn full_step(&self, model: &PrefillModel) -> Duration {
+        model.full_step() + model.decode_step(self.decode_tokens)
     }
 
     /// Requests given and not ended.

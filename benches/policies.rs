@@ -58,7 +58,7 @@ fn main() {
         workloads: traces.map(|trace| workload(trace, quick.then_some(1500), made_with)).collect(),
         instances: instances.iter().map(|count| *count as u16).collect(),
         blocks: None,
-        preset: Preset::default(),
+        preset: arguments.after("--preset").map_or(Preset::default(), |name| name.parse().expect("a preset")),
         fitted: None,
         eviction: Eviction::default(),
         loads: Loads::OfCapacity(arguments.numbers("--loads", &[0.5, 0.7, 0.9])),
@@ -152,10 +152,10 @@ fn merged(report: &StudyReport, new: Vec<Scenario>) -> Vec<Scenario> {
         report.scenarios.iter().find(same).cloned().expect("the report has the scenario")
     };
     let merge = |scenario: Scenario| {
-        let mut old = place(&scenario);
-        old.cells.retain(|cell| scenario.cells.iter().all(|new| new.policy != cell.policy));
-        old.cells.extend(scenario.cells);
-        old
+        let Scenario { load, mut cells, .. } = place(&scenario);
+        cells.retain(|cell| scenario.cells.iter().all(|new| new.policy != cell.policy));
+        cells.extend(scenario.cells);
+        Scenario { load, cells, ..scenario }
     };
     new.into_iter().map(merge).collect()
 }
@@ -179,6 +179,10 @@ fn print(scenarios: &[Scenario]) {
         let [(mean_by, mean), (p90_by, p90)] =
             [best(scenario, |cell| cell.ttft_mean.mean), best(scenario, |cell| cell.ttft_p90.mean)];
         println!("    best peers: mean {mean:.3} {mean_by}, p90 {p90:.3} {p90_by}");
+        if let (Some(alone), Some(alone_p90)) = (scenario.pooled_ttft_mean, scenario.pooled_ttft_p90) {
+            let (over, over_p90) = (alone / mean, alone_p90 / p90);
+            println!("    alone, with the pooled cache: mean {alone:.3} ({over:.3}), p90 {alone_p90:.3} ({over_p90:.3})");
+        }
         let mut cells: Vec<_> = scenario.cells.iter().collect();
         cells.sort_by(|a, b| a.ttft_mean.mean.total_cmp(&b.ttft_mean.mean));
         for (place, cell) in cells.iter().enumerate().filter(|(place, cell)| *place < 5 || is_ours(cell)) {

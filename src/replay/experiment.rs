@@ -170,8 +170,8 @@ impl Setup {
         let sequences_max = preset.sequences_max();
         let instance = InstanceConfig { block_size, blocks, sequences_max, eviction, model };
         let PolicySpec { kind: policy, tuning } = self.policy;
-        let (prefill, seed) = (model.prefill, self.seed);
-        let router = routing::Config { block_size, policy, tuning, prefill, seed, ..routing::Config::default() };
+        // As when it serves, it is not told the instances' step times: it learns how far they are from its own model.
+        let router = routing::Config { block_size, policy, tuning, seed: self.seed, ..routing::Config::default() };
         ClusterConfig { instances, instance, router, conditions: self.conditions }
     }
 }

@@ -67,6 +67,8 @@ impl Endpoint {
             ideal_token_hit_ratio: workload.ideal.reachable_token_hit_ratio,
             pooled_token_hit_ratio: pooled(Eviction::Lru),
             clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
+            pooled_ttft_mean: None,
+            pooled_ttft_p90: None,
             cells: vec![self.cell(slo, answered, failed)],
         };
         StudyReport { scenarios: vec![scenario], standings: Vec::new() }

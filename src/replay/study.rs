@@ -208,6 +208,7 @@ impl Study {
         let Plan { workload, fleet, load, time_scale } = *plan;
         let blocks = u64::from(fleet.blocks) * u64::from(fleet.instances);
         let pooled = |eviction| workload.pooled_token_hit_ratio(blocks, eviction);
+        let pooled_ttft = workload.pooled_ttft(blocks, &fleet.step_model());
         Scenario {
             trace: workload.trace.file.clone(),
             prefix: workload.trace.prefix.to_string(),
@@ -223,6 +224,8 @@ impl Study {
             ideal_token_hit_ratio: workload.ideal.reachable_token_hit_ratio,
             pooled_token_hit_ratio: pooled(Eviction::Lru),
             clairvoyant_token_hit_ratio: pooled(Eviction::Clairvoyant),
+            pooled_ttft_mean: Some(pooled_ttft.mean),
+            pooled_ttft_p90: Some(pooled_ttft.p90),
             cells: outcomes.chunks(self.seeds.len().max(1)).map(Cell::of).collect(),
         }
     }

@@ -3,11 +3,12 @@
 mod reading;
 
 use super::experiment::ReplayError;
+use super::outcome::Summary;
 use super::report::{Ideal, TraceSummary};
 use crate::routing::block::{BlockHash, BlockSize, ContentHash};
 use crate::routing::policy::Dice;
 use crate::routing::{SessionKey, Time};
-use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache};
+use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache, StepModel};
 use crate::trace::{Synthetic, Trace};
 use reading::Reading;
 use sha2::{Digest, Sha256};
@@ -143,6 +144,21 @@ impl Workload {
     /// The token hit ratio of one cache of so many blocks, shared by all, asked in order of arrival. With
     /// [`Eviction::Clairvoyant`], the best that any placement and eviction could do in a fleet of that size.
     pub fn pooled_token_hit_ratio(&self, blocks: u64, eviction: Eviction) -> f64 {
+        let hits = self.pooled_hit_tokens(blocks, eviction).iter().sum::<u64>();
+        let tokens: u64 = self.items.iter().map(|item| u64::from(item.prompt_tokens)).sum();
+        hits as f64 / (tokens as f64).max(1.0)
+    }
+
+    /// Times to first token where each request is alone and finds what such a cache with LRU eviction holds: nothing waits, so what
+    /// a policy takes beyond is its own waiting, decodes beside it, and hits that it has not.
+    pub fn pooled_ttft(&self, blocks: u64, model: &StepModel) -> Summary {
+        let hits = self.pooled_hit_tokens(blocks, Eviction::Lru);
+        let alone = |(item, hits): (&Item, &u64)| model.first_token_alone(item.prompt_tokens, *hits as u32);
+        Summary::of(self.items.iter().zip(&hits).map(alone).collect())
+    }
+
+    /// Tokens that each request hits.
+    fn pooled_hit_tokens(&self, blocks: u64, eviction: Eviction) -> Vec<u64> {
         let mut cache = PooledCache::new(u32::try_from(blocks).unwrap_or(u32::MAX - 1), eviction);
         let hashes = |ids: &[u32]| -> Vec<BlockHash> { ids.iter().map(|id| BlockHash(u64::from(*id))).collect() };
         let prompt = |item: &Item| &self.ids[item.first..][..item.blocks as usize];
@@ -153,15 +169,12 @@ impl Workload {
             }
             cache.foresee(Arc::new(future));
         }
-        let (mut hit_tokens, mut tokens) = (0, 0);
-        for (item, at) in self.items.iter().zip(self.asked(eviction)) {
+        let mut ask = |(item, at): (&Item, Time)| {
             let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
             let chain = hashes(&[prompt(item), item.output(&self.ids)].concat());
-            let hits = cache.ask(at, item.category, &chain, reusable) as u64;
-            hit_tokens += hits * u64::from(self.block_size.tokens());
-            tokens += u64::from(item.prompt_tokens);
-        }
-        hit_tokens as f64 / (tokens as f64).max(1.0)
+            cache.ask(at, item.category, &chain, reusable) as u64 * u64::from(self.block_size.tokens())
+        };
+        self.items.iter().zip(self.asked(eviction)).map(|each| ask(each)).collect()
     }
 
     /// When the requests ask a pooled cache: by the clock, but for foresight, which must tell apart those of one time.

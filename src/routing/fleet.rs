@@ -223,7 +223,7 @@ impl Fleet {
 
     /// How fast the fleet as a whole prefills, beside what the model estimates.
     fn pace(&self) -> f64 {
-        self.pace.ratio(1.0)
+        self.pace.known().unwrap_or(1.0)
     }
 
     /// How late first tokens are told.

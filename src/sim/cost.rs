@@ -14,11 +14,11 @@ use std::time::Duration;
 /// attend to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepModel {
-    /// What the router knows of it, too.
+    /// What prefill takes, and what decode context adds.
     pub prefill: PrefillModel,
     /// Seconds that each running request adds.
     pub sequence: f64,
-    /// If given, steps take as long as this model says, and the rest is only what the router believes.
+    /// If given, steps take as long as this model says, and not as the rest does.
     pub kavier: Option<KavierModel>,
 }
 
@@ -40,6 +40,19 @@ pub(super) struct StepLoad {
 }
 
 impl StepModel {
+    /// How long the first token of a prompt takes at an idle instance, where `cached_tokens` of it need no computing.
+    pub fn first_token_alone(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+        let computed = prompt_tokens.saturating_sub(cached_tokens).max(1);
+        match &self.kavier {
+            Some(kavier) => kavier.step(1, computed, 0),
+            None => {
+                let steps = computed.div_ceil(self.prefill.step_tokens.max(1));
+                self.prefill.prefill(prompt_tokens, cached_tokens)
+                    + Duration::from_secs_f64(self.sequence * f64::from(steps))
+            }
+        }
+    }
+
     pub(super) fn duration(&self, load: &StepLoad) -> Duration {
         let model = &self.prefill;
         if let Some(kavier) = &self.kavier {
@@ -140,7 +153,7 @@ impl Preset {
                 decode_context: 5.6e-8,
                 step_tokens: 8192,
             },
-            // What the router is to believe: 2 · 8e9 FLOP a token at 0.3 of 125 TFLOP/s, 16 GB at 0.6 of 600 GB/s.
+            // The nearest of this form: 2 · 8e9 FLOP a token at 0.3 of 125 TFLOP/s, 16 GB at 0.6 of 600 GB/s.
             Preset::KavierLlama3_8bA10 => PrefillModel {
                 step: 0.0,
                 weights: 0.0444,

@@ -9,11 +9,10 @@ fits the models. `warmpath load` sends it, and `warmpath replay` replays it with
 
 - `--exact`, these policies: are the same tokens cached, request by request? Spaced evenly, so that nothing waits, as the pace of a
   loaded test machine says nothing. Fails below 99 % equal, or with hit ratios more than a point apart.
-- `--ranked`, these: does the simulator rank them as reality does? With a model large enough that prefill takes time, and so close
-  together that requests wait. Step times are fitted to requests sent one by one before. Fails, with five policies or more, where the
-  rank correlation of their mean times to first token is below 0.9. It needs a core for each engine and some for the rest: where
-  the engines share two, each takes three times as long as alone whenever the other computes, and a policy that keeps one of them idle is
-  the fastest. So with fewer than six cores it is left out unless asked for.
+- `--ranked`, these: does the simulator rank them as reality does? So close together that requests wait, with engines whose steps take
+  as long as those of a GPU would (`paced.py`): on CPUs, busy engines slow each other, which no fleet of GPUs does. The simulator is
+  not told the pace, but fitted to requests sent one by one before. Fails, with five policies or more, where the rank correlation
+  of their mean times to first token is below 0.9.
 
 Run with the Python of VENV.
 """
@@ -21,7 +20,6 @@ import argparse
 import csv
 import gzip
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -42,10 +40,9 @@ RANKED_POLICIES = "prefix_cost,round_robin,bounded_hash_prefix,random,longest_pr
 # Where every cached token is to be told: it evicts much. vLLM keeps one of its blocks for itself.
 EXACT = {"blocks": 95, "spacing": 0.5}
 # Where requests are to wait for prefill, and not for blocks, nor for a place in the batch.
-RANKED = {"blocks": 1023, "spacing": 0.22}
-RANKED_MODEL = ["--hidden", "768", "--layers", "6"]
-RANKED_OPTIONS = ["--max-num-seqs", "64", "--max-num-batched-tokens", "8192"]
-RANKED_CORES_MIN = 6
+RANKED = {"blocks": 1023, "spacing": 0.2}
+PACED = ["--worker-cls", "paced.PacedWorker"]
+RANKED_OPTIONS = ["--max-num-seqs", "64", "--max-num-batched-tokens", "8192", *PACED]
 # Sent one by one for the fit.
 ALONE = {"requests": 40, "spacing": 2.0}
 
@@ -80,8 +77,8 @@ def rank_correlation(a, b):
     return 1 - 6 * sum((x - y) ** 2 for x, y in zip(a, b)) / (n * (n * n - 1))
 
 
-def start(arguments, logs, blocks, model, options=()):
-    env = {"BLOCKS": str(blocks + 1), "MODEL": str(model)}
+def start(arguments, logs, blocks, options=()):
+    env = {"BLOCKS": str(blocks + 1), "PYTHONPATH": str(HERE)}
     vllms = [Vllm(name, arguments.venv, logs, env=env, options=options) for name in ("a", "b")]
     try:
         for vllm in vllms:
@@ -144,7 +141,7 @@ def exact(arguments, folder, logs):
     trace = folder / "spaced.jsonl"
     write_slice(trace, arguments.requests, EXACT["spacing"])
     model = (arguments.venv / "tiny-model").resolve()
-    vllms = start(arguments, logs, EXACT["blocks"], model)
+    vllms = start(arguments, logs, EXACT["blocks"])
     try:
         for policy in arguments.exact:
             live = measure(arguments, policy, vllms, model, folder, logs, trace)
@@ -163,9 +160,8 @@ def ranked(arguments, folder, logs):
     alone, crowded = folder / "alone.jsonl", folder / "crowded.jsonl"
     write_slice(alone, ALONE["requests"], ALONE["spacing"])
     write_slice(crowded, arguments.requests, arguments.spacing)
-    model = folder / "model"
-    subprocess.run([sys.executable, HERE / "make_tiny_model.py", model, *RANKED_MODEL], check=True, stdout=subprocess.DEVNULL)
-    vllms = start(arguments, logs, RANKED["blocks"], model, RANKED_OPTIONS)
+    model = (arguments.venv / "tiny-model").resolve()
+    vllms = start(arguments, logs, RANKED["blocks"], RANKED_OPTIONS)
     try:
         fit = measure(arguments, "round_robin", vllms, model, folder, logs, alone)
         lives = [measure(arguments, policy, vllms, model, folder, logs, crowded) for policy in arguments.ranked]
@@ -187,15 +183,10 @@ def main():
     parser.add_argument("--warmpath", type=pathlib.Path, required=True)
     parser.add_argument("--requests", type=int, default=320)
     parser.add_argument("--exact", type=names, default=names(EXACT_POLICIES), help="policies; none: ''")
-    parser.add_argument("--ranked", type=names, help="policies; none: ''")
+    parser.add_argument("--ranked", type=names, default=names(RANKED_POLICIES), help="policies; none: ''")
     parser.add_argument("--spacing", type=float, default=RANKED["spacing"], help="seconds between requests that are to wait")
     parser.add_argument("--keep-logs", type=pathlib.Path)
     arguments = parser.parse_args()
-    if arguments.ranked is None:
-        cores = os.cpu_count() or 1
-        arguments.ranked = names(RANKED_POLICIES) if cores >= RANKED_CORES_MIN else []
-        if not arguments.ranked:
-            print(json.dumps({"ranked": f"left out: {cores} cores, and it needs {RANKED_CORES_MIN}"}), flush=True)
     failures = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

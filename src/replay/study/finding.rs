@@ -47,6 +47,13 @@ pub struct Scenario {
     /// The same when it evicts what will be used last: no placement and no eviction in the fleet could do better.
     #[serde(default)]
     pub clairvoyant_token_hit_ratio: f64,
+    /// Mean time to first token in seconds where each request is alone at an instance and finds what the pooled LRU cache holds;
+    /// none where it was measured.
+    #[serde(default)]
+    pub pooled_ttft_mean: Option<f64>,
+    /// Its 90th percentile.
+    #[serde(default)]
+    pub pooled_ttft_p90: Option<f64>,
     /// One for each policy, in the order asked for.
     pub cells: Vec<Cell>,
 }

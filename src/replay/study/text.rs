@@ -26,6 +26,12 @@ impl Scenario {
             self.trace, self.prefix, self.instances, self.preset, self.blocks, self.requests_per_second
         )
     }
+
+    /// The bound on time to first token, as a sentence with a space before; nothing where there is none.
+    fn alone(&self) -> String {
+        let (Some(mean), Some(p90)) = (self.pooled_ttft_mean, self.pooled_ttft_p90) else { return String::new() };
+        format!(" A request alone, with that pooled cache: first token after {mean:.3} s, p90 {p90:.3} s.")
+    }
 }
 
 impl StudyReport {
@@ -48,8 +54,11 @@ impl StudyReport {
             }
             text += &format!(
                 "\nBounds: hit ratio {:.4} with an infinite cache; with one pooled cache of the same size {:.4}, and {:.4} when it \
-                 is clairvoyant.\n\n",
-                scenario.ideal_token_hit_ratio, scenario.pooled_token_hit_ratio, scenario.clairvoyant_token_hit_ratio
+                 is clairvoyant.{}\n\n",
+                scenario.ideal_token_hit_ratio,
+                scenario.pooled_token_hit_ratio,
+                scenario.clairvoyant_token_hit_ratio,
+                scenario.alone()
             );
         }
         if self.standings.is_empty() {

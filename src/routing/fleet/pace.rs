@@ -9,39 +9,38 @@
 //! never get to show theirs.
 
 /// Seconds taken over seconds estimated, lately.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     taken: f64,
     estimated: f64,
-    /// What is believed before, in estimated seconds: it fades as observations come.
-    prior: f64,
+    /// First tokens, of which the older ones count less, as in the sums.
+    observed: f64,
 }
 
-/// What is believed of an instance at first weighs as much as this many estimated seconds.
-const PRIOR_SECONDS: f64 = 20.0;
-/// Estimated seconds after which an observation weighs a third.
-const MEMORY_SECONDS: f64 = 200.0;
+/// What is believed of an instance at first weighs as much as this many first tokens.
+const PRIOR: f64 = 10.0;
+/// First tokens after which one weighs a third.
+const MEMORY: f64 = 1000.0;
 /// No instance is believed to be further off than this.
-const RATIO_MAX: f64 = 16.0;
+const RATIO_MAX: f64 = 64.0;
 
 impl Pace {
     pub fn observe(&mut self, taken: f64, estimated: f64) {
-        let keep = (-estimated / MEMORY_SECONDS).exp();
+        let keep = (-1.0 / MEMORY).exp();
         self.taken = self.taken * keep + taken;
         self.estimated = self.estimated * keep + estimated;
-        self.prior *= keep;
+        self.observed = self.observed * keep + 1.0;
+    }
+
+    /// What to multiply estimates by, as far as is known.
+    pub fn known(&self) -> Option<f64> {
+        (self.estimated > 0.0).then(|| (self.taken / self.estimated).clamp(1.0 / RATIO_MAX, RATIO_MAX))
     }
 
     /// What to multiply estimates by; `believed` is what to multiply them by before anything is known.
     pub fn ratio(&self, believed: f64) -> f64 {
-        let (taken, estimated) = (self.taken + self.prior * believed, self.estimated + self.prior);
-        (taken / estimated.max(f64::MIN_POSITIVE)).clamp(1.0 / RATIO_MAX, RATIO_MAX)
-    }
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace { taken: 0.0, estimated: 0.0, prior: PRIOR_SECONDS }
+        let Some(known) = self.known() else { return believed };
+        (known * self.observed + believed * PRIOR) / (self.observed + PRIOR)
     }
 }
 

@@ -181,7 +181,9 @@ fn print(scenarios: &[Scenario]) {
         println!("    best peers: mean {mean:.3} {mean_by}, p90 {p90:.3} {p90_by}");
         if let (Some(alone), Some(alone_p90)) = (scenario.pooled_ttft_mean, scenario.pooled_ttft_p90) {
             let (over, over_p90) = (alone / mean, alone_p90 / p90);
-            println!("    alone, with the pooled cache: mean {alone:.3} ({over:.3}), p90 {alone_p90:.3} ({over_p90:.3})");
+            println!(
+                "    alone, with the pooled cache: mean {alone:.3} ({over:.3}), p90 {alone_p90:.3} ({over_p90:.3})"
+            );
         }
         let mut cells: Vec<_> = scenario.cells.iter().collect();
         cells.sort_by(|a, b| a.ttft_mean.mean.total_cmp(&b.ttft_mean.mean));

@@ -22,4 +22,4 @@ pub use report::{FleetSummary, Ideal, Report, TraceSummary, ruled_table};
 pub use study::{
     CAPACITY_POLICY, Cell, Figure, Ledger, LedgerError, Loads, Scenario, Standing, Study, StudyReport, Versus,
 };
-pub use workload::Workload;
+pub use workload::{Alone, Workload};

@@ -26,5 +26,5 @@ pub use eviction::{Category, Eviction, Foresight, UnknownEviction};
 pub use fit::{Fit, FitError, Measurement, MeasurementsError, fit};
 pub use instance::{Instance, InstanceConfig};
 pub use kavier::KavierModel;
-pub use pooled::PooledCache;
+pub use pooled::{Answering, PooledCache};
 pub use work::{CacheEvent, InstanceStats, Progress, TooLarge, Work};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use warmpath::replay::{Experiment, Fleet, Ledger, Loads, Setup, Slo, Study, Workload, advise};
+use warmpath::replay::{Alone, Experiment, Fleet, Ledger, Loads, Setup, Slo, Study, Workload, advise};
 use warmpath::routing::block::{BlockSize, ContentHash, EngineHash, Namespace};
 use warmpath::routing::policy::{PolicyKind, PolicySpec};
 use warmpath::routing::{
@@ -422,7 +422,7 @@ fn advice_is_the_smallest_fleet_that_answers_in_time() {
 #[test]
 fn eviction_policies_differ_and_hindsight_is_best() {
     let workload = workload(3000);
-    let pooled = |eviction| workload.pooled_token_hit_ratio(2000, eviction);
+    let pooled = |eviction| workload.pooled_token_hit_ratio(2000, eviction, None);
     let hits = Eviction::ALL.map(pooled);
     assert!(pooled(Eviction::Lru) > pooled(Eviction::Fifo), "{hits:?}");
     assert!(hits.iter().all(|hits| *hits <= pooled(Eviction::Clairvoyant)), "{hits:?}");
@@ -438,15 +438,36 @@ fn eviction_policies_differ_and_hindsight_is_best() {
 #[test]
 fn the_pooled_cache_is_between_nothing_and_everything() {
     let workload = workload(3000);
-    let ratios = [0, 100, 1000, 10_000, 1 << 40].map(|blocks| workload.pooled_token_hit_ratio(blocks, Eviction::Lru));
+    let ratios =
+        [0, 100, 1000, 10_000, 1 << 40].map(|blocks| workload.pooled_token_hit_ratio(blocks, Eviction::Lru, None));
     assert!(ratios[0] == 0.0 && ratios.is_sorted(), "{ratios:?}");
     assert_eq!(ratios[4], workload.ideal.reachable_token_hit_ratio);
     // An engine computes the last token itself and caches full blocks only; but it caches outputs.
     let workload = workload.with_unknown_outputs();
-    let reachable = workload.pooled_token_hit_ratio(1 << 40, Eviction::Lru);
+    let reachable = workload.pooled_token_hit_ratio(1 << 40, Eviction::Lru, None);
     assert_eq!(reachable, workload.ideal.reachable_token_hit_ratio);
     assert!(reachable <= workload.ideal.token_hit_ratio && reachable > 0.99 * workload.ideal.token_hit_ratio);
     assert!(ratios[4] > reachable);
+}
+
+#[test]
+fn what_is_not_answered_yet_is_not_hit_and_nobody_answers_sooner_than_alone() {
+    let workload = workload(3000);
+    let usual = setup(PolicyKind::PrefixCost, Conditions::default());
+    let setup = Setup { fleet: Fleet { blocks: 100_000, ..usual.fleet }, ..usual };
+    let blocks = u64::from(setup.fleet.blocks) * u64::from(setup.fleet.instances);
+    let alone = |time_scale| Alone { model: setup.fleet.preset.step_model(), time_scale };
+    let hits = |alone: Option<Alone>| workload.pooled_token_hit_ratio(blocks, Eviction::Lru, alone.as_ref());
+    let [slow, fast] = [100.0, 0.01].map(|scale| hits(Some(alone(scale))));
+    assert!(fast < slow && slow <= hits(None), "{fast} {slow} {}", hits(None));
+    let best = workload.pooled_ttft(blocks, &alone(setup.time_scale));
+    let outcome = setup.replay(&workload, &|_| {});
+    assert!(outcome.token_hit_ratio <= hits(Some(alone(setup.time_scale))));
+    assert!(
+        outcome.ttft_seconds.mean > best.mean && outcome.ttft_seconds.p90 > best.p90,
+        "{:?} {best:?}",
+        outcome.ttft_seconds
+    );
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Endpoint {
     /// The study of what was `answered`, at least one; `failed` others were not.
     pub fn report(&self, workload: &Workload, slo: Slo, answered: &[Answered], failed: u64) -> StudyReport {
         let blocks = u64::from(self.blocks.unwrap_or(0)) * u64::from(self.instances);
-        let pooled = |eviction| if blocks > 0 { workload.pooled_token_hit_ratio(blocks, eviction) } else { 0.0 };
+        let pooled = |eviction| if blocks > 0 { workload.pooled_token_hit_ratio(blocks, eviction, None) } else { 0.0 };
         let scenario = Scenario {
             trace: workload.trace.file.clone(),
             prefix: workload.trace.prefix.to_string(),

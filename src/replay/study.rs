@@ -13,7 +13,7 @@ pub use ledger::{Ledger, LedgerError};
 
 use super::experiment::{Fleet, ReplayError, Setup, check, in_parallel};
 use super::outcome::{Outcome, Slo};
-use super::workload::Workload;
+use super::workload::{Alone, Workload};
 use crate::routing::policy::{PolicyKind, PolicySpec};
 use crate::sim::{Conditions, Eviction, Preset, StepModel};
 use ledger::{Finding, key};
@@ -207,8 +207,9 @@ impl Study {
     fn scenario(&self, plan: &Plan<'_>, outcomes: &[Outcome]) -> Scenario {
         let Plan { workload, fleet, load, time_scale } = *plan;
         let blocks = u64::from(fleet.blocks) * u64::from(fleet.instances);
-        let pooled = |eviction| workload.pooled_token_hit_ratio(blocks, eviction);
-        let pooled_ttft = workload.pooled_ttft(blocks, &fleet.step_model());
+        let alone = Alone { model: fleet.step_model(), time_scale };
+        let pooled = |eviction| workload.pooled_token_hit_ratio(blocks, eviction, Some(&alone));
+        let pooled_ttft = workload.pooled_ttft(blocks, &alone);
         Scenario {
             trace: workload.trace.file.clone(),
             prefix: workload.trace.prefix.to_string(),

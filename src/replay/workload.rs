@@ -8,10 +8,12 @@ use super::report::{Ideal, TraceSummary};
 use crate::routing::block::{BlockHash, BlockSize, ContentHash};
 use crate::routing::policy::Dice;
 use crate::routing::{SessionKey, Time};
-use crate::sim::{Arrival, Category, Eviction, Foresight, PooledCache, StepModel};
+use crate::sim::{Answering, Arrival, Category, Eviction, Foresight, PooledCache, StepModel};
 use crate::trace::{Synthetic, Trace};
 use reading::Reading;
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,22 +145,24 @@ impl Workload {
 
     /// The token hit ratio of one cache of so many blocks, shared by all, asked in order of arrival. With
     /// [`Eviction::Clairvoyant`], the best that any placement and eviction could do in a fleet of that size.
-    pub fn pooled_token_hit_ratio(&self, blocks: u64, eviction: Eviction) -> f64 {
-        let hits = self.pooled_hit_tokens(blocks, eviction).iter().sum::<u64>();
+    ///
+    /// What outputs complete is there at once, or, where `alone` is given, when it could be at the soonest.
+    pub fn pooled_token_hit_ratio(&self, blocks: u64, eviction: Eviction, alone: Option<&Alone>) -> f64 {
+        let hits = self.pooled_hit_tokens(blocks, eviction, alone).iter().map(|tokens| u64::from(*tokens)).sum::<u64>();
         let tokens: u64 = self.items.iter().map(|item| u64::from(item.prompt_tokens)).sum();
         hits as f64 / (tokens as f64).max(1.0)
     }
 
     /// Times to first token where each request is alone and finds what such a cache with LRU eviction holds: nothing waits, so what
     /// a policy takes beyond is its own waiting, decodes beside it, and hits that it has not.
-    pub fn pooled_ttft(&self, blocks: u64, model: &StepModel) -> Summary {
-        let hits = self.pooled_hit_tokens(blocks, Eviction::Lru);
-        let alone = |(item, hits): (&Item, &u64)| model.first_token_alone(item.prompt_tokens, *hits as u32);
-        Summary::of(self.items.iter().zip(&hits).map(alone).collect())
+    pub fn pooled_ttft(&self, blocks: u64, alone: &Alone) -> Summary {
+        let hits = self.pooled_hit_tokens(blocks, Eviction::Lru, Some(alone));
+        let first = |(item, hits): (&Item, &u32)| alone.model.first_token_alone(item.prompt_tokens, *hits);
+        Summary::of(self.items.iter().zip(&hits).map(first).collect())
     }
 
     /// Tokens that each request hits.
-    fn pooled_hit_tokens(&self, blocks: u64, eviction: Eviction) -> Vec<u64> {
+    fn pooled_hit_tokens(&self, blocks: u64, eviction: Eviction, alone: Option<&Alone>) -> Vec<u32> {
         let mut cache = PooledCache::new(u32::try_from(blocks).unwrap_or(u32::MAX - 1), eviction);
         let hashes = |ids: &[u32]| -> Vec<BlockHash> { ids.iter().map(|id| BlockHash(u64::from(*id))).collect() };
         let prompt = |item: &Item| &self.ids[item.first..][..item.blocks as usize];
@@ -169,20 +173,36 @@ impl Workload {
             }
             cache.foresee(Arc::new(future));
         }
-        let mut ask = |(item, at): (&Item, Time)| {
-            let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
-            let chain = hashes(&[prompt(item), item.output(&self.ids)].concat());
-            cache.ask(at, item.category, &chain, reusable) as u64 * u64::from(self.block_size.tokens())
+        // Foresight must tell apart requests of one time; what is answered before one comes, that one may use.
+        let clock = |turn: usize, at: Duration| match eviction {
+            Eviction::Clairvoyant => Time::from_nanos(turn as u64),
+            _ => Time::from_secs_f64(at.as_secs_f64()),
         };
-        self.items.iter().zip(self.asked(eviction)).map(|each| ask(each)).collect()
-    }
-
-    /// When the requests ask a pooled cache: by the clock, but for foresight, which must tell apart those of one time.
-    fn asked(&self, eviction: Eviction) -> Vec<Time> {
-        match eviction {
-            Eviction::Clairvoyant => (0..self.requests()).map(Time::from_nanos).collect(),
-            _ => self.times(0).into_iter().map(|at| Time::from_secs_f64(at.as_secs_f64())).collect(),
+        let chain = |item: &Item| hashes(&[prompt(item), item.output(&self.ids)].concat());
+        let mut under_way: BinaryHeap<Reverse<(Duration, usize)>> = BinaryHeap::new();
+        let mut asked: HashMap<usize, Answering> = HashMap::new();
+        let mut hit_tokens = Vec::with_capacity(self.items.len());
+        for (turn, (item, at)) in self.items.iter().zip(self.times(0)).enumerate() {
+            while let Some(Reverse((ends, before))) = under_way.peek().copied().filter(|Reverse((ends, _))| *ends <= at)
+            {
+                under_way.pop();
+                let (done, held) = (&self.items[before], asked.remove(&before).expect("who is under way has asked"));
+                cache.end(clock(turn.saturating_sub(1), ends), done.category, &chain(done), held);
+            }
+            let reusable = self.block_size.reusable_blocks(item.prompt_tokens) as usize;
+            let (chain, now) = (chain(item), clock(turn, at));
+            let held = cache.begin(now, item.category, &chain, item.blocks as usize, reusable);
+            let hits = held.hits as u32 * self.block_size.tokens();
+            hit_tokens.push(hits);
+            match alone {
+                None => cache.end(now, item.category, &chain, held),
+                Some(alone) => {
+                    under_way.push(Reverse((at + alone.takes(item.prompt_tokens, hits, item.output_tokens), turn)));
+                    asked.insert(turn, held);
+                }
+            }
         }
+        hit_tokens
     }
 
     fn times(&self, seed: u64) -> Vec<Duration> {
@@ -207,6 +227,24 @@ impl Workload {
             first += count;
         }
         times
+    }
+}
+
+/// Each request alone at an instance: the soonest that it can be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone {
+    /// The instance's steps.
+    pub model: StepModel,
+    /// What the time between requests is multiplied by.
+    pub time_scale: f64,
+}
+
+impl Alone {
+    /// How long an answer takes, in the trace's time.
+    fn takes(&self, prompt_tokens: u32, cached_tokens: u32, output_tokens: u32) -> Duration {
+        let after_first =
+            self.model.next_token_alone(prompt_tokens).mul_f64(f64::from(output_tokens.saturating_sub(1)));
+        (self.model.first_token_alone(prompt_tokens, cached_tokens) + after_first).div_f64(self.time_scale)
     }
 }
 

@@ -53,6 +53,12 @@ impl StepModel {
         }
     }
 
+    /// How long a token after that takes there, at least.
+    pub fn next_token_alone(&self, prompt_tokens: u32) -> Duration {
+        let decode_context = u64::from(prompt_tokens);
+        self.duration(&StepLoad { tokens: 1, decode_context, sequences: 1, decoding: 1, ..StepLoad::default() })
+    }
+
     pub(super) fn duration(&self, load: &StepLoad) -> Duration {
         let model = &self.prefill;
         if let Some(kavier) = &self.kavier {

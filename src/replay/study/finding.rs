@@ -42,7 +42,8 @@ pub struct Scenario {
     /// Token hit ratio of an engine with an infinite cache that serves all: full blocks, those that outputs completed among
     /// them where the trace tells what they were.
     pub ideal_token_hit_ratio: f64,
-    /// Token hit ratio of one LRU cache as large as all instances' together.
+    /// Token hit ratio of one LRU cache as large as all instances' together, in which what an output completes is when the request,
+    /// alone at an instance, would be answered; at once, where it was measured.
     pub pooled_token_hit_ratio: f64,
     /// The same when it evicts what will be used last: no placement and no eviction in the fleet could do better.
     #[serde(default)]

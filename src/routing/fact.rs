@@ -200,6 +200,11 @@ pub enum Fact<'a> {
         /// Prompt tokens from the cache.
         cached_tokens: u32,
     },
+    /// A token of a routed request came: a step of its instance's engine has ended. Of tokens one may be told or all.
+    Stepped {
+        /// Which.
+        instance: InstanceId,
+    },
     /// A routed request produced its first token: its prefill is done.
     FirstToken {
         /// Which.

@@ -12,10 +12,12 @@ mod pace;
 mod promptness;
 mod rate;
 mod sessions;
+mod steps;
 
 pub use footprint::Footprint;
 pub use load::{Load, Reported};
 pub(super) use rate::DecayingRate;
+pub(super) use steps::Steps;
 
 use super::decision::RequestId;
 use super::fact::{Availability, InstanceId, Knowledge};
@@ -47,6 +49,7 @@ pub(super) struct Fleet {
     pace: Pace,
     lateness: Lateness,
     promptness: Promptness,
+    steps: Arc<Steps>,
     prefixes: InFlight,
     sessions: Sessions,
 }
@@ -123,6 +126,11 @@ pub(super) enum NoCandidate {
 }
 
 impl Fleet {
+    /// An empty one, that reads when steps ended.
+    pub fn new(steps: Arc<Steps>) -> Self {
+        Fleet { steps, ..Fleet::default() }
+    }
+
     /// `false` when the id is taken.
     pub fn join(&mut self, instance: InstanceId, model: &str, knowledge: Knowledge) -> bool {
         let free = !self.members.contains_key(&instance);
@@ -222,7 +230,7 @@ impl Fleet {
     }
 
     /// How fast the fleet as a whole prefills, beside what the model estimates.
-    fn pace(&self) -> f64 {
+    pub fn pace(&self) -> f64 {
         self.pace.known().unwrap_or(1.0)
     }
 
@@ -262,7 +270,7 @@ impl Fleet {
                     prefill: prefill(overlap_tokens),
                     cold_prefill: prefill(0),
                     full_step: member.book.full_step(asked.prefill).mul_f64(pace),
-                    load: member.book.load(now, pace, late),
+                    load: member.book.load(now, self.steps.last(instance), asked.prefill, pace, late),
                 });
             }
         }
@@ -288,7 +296,8 @@ impl Fleet {
         let tokens = prompt_tokens - overlap_tokens;
         let estimate = member.book.estimate(prefill, prompt_tokens, overlap_tokens);
         let pace = member.book.pace(fleet_pace);
-        member.book.queue(now, Prefill { request, tokens, prompt_tokens, estimate, booked_at: now }, pace);
+        let booked = Prefill { request, tokens, prompt_tokens, estimate, booked_at: now };
+        member.book.queue(now, self.steps.last(instance), booked, prefill, pace);
         let reservation = Reservation {
             instance,
             prompt_tokens,
@@ -313,6 +322,7 @@ impl Fleet {
         let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
         self.promptness.observe(now, now.since(reservation.booked_at).as_secs_f64(), estimated * pace);
         self.pace.observe(taken, estimated);
+        self.steps.ended(reservation.instance, now);
         if let Some(all) = alone {
             self.lateness.observe(all, estimated);
         }
@@ -322,6 +332,9 @@ impl Fleet {
 
     /// `false` when the request is not in flight.
     pub fn finish(&mut self, now: Time, request: RequestId, output_tokens: u32) -> bool {
+        if let Some(reservation) = self.reservations.get(&request) {
+            self.steps.ended(reservation.instance, now);
+        }
         let known = self.release(now, request);
         if known {
             self.output_tokens.add(f64::from(output_tokens));
@@ -360,14 +373,14 @@ impl Fleet {
         expired
     }
 
-    pub fn states(&self, now: Time) -> Vec<InstanceState> {
+    pub fn states(&self, now: Time, prefill: &PrefillModel) -> Vec<InstanceState> {
         let (fleet_pace, late) = (self.pace(), self.late());
         let state = |(&instance, member): (&InstanceId, &Member)| InstanceState {
             instance,
             model: Arc::clone(&member.model),
             availability: member.availability,
             knowledge: member.knowledge,
-            load: member.book.load(now, member.book.pace(fleet_pace), late),
+            load: member.book.load(now, self.steps.last(instance), prefill, member.book.pace(fleet_pace), late),
         };
         self.members.iter().map(state).collect()
     }

@@ -53,6 +53,11 @@ impl PrefillModel {
         Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
     }
 
+    /// Time of a step in which next to nothing is computed.
+    pub fn idle_step(&self) -> Duration {
+        Duration::from_secs_f64((self.step + self.weights).clamp(0.0, MAX_SECONDS))
+    }
+
     /// What decodes under way, attending to so many tokens, add to each step.
     pub fn decode_step(&self, decode_tokens: u64) -> Duration {
         Duration::from_secs_f64((self.decode_context * decode_tokens as f64).clamp(0.0, MAX_SECONDS))

@@ -9,7 +9,7 @@ use super::block::{BlockHash, BlockSize, Namespace};
 use super::decision::{Decision, Explanation, RequestId, Unasked};
 use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
-use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate};
+use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate, Steps};
 use super::groups::Groups;
 use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
 use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
@@ -90,6 +90,7 @@ pub struct Router {
     index: ExactIndex,
     approximate: ApproximateIndex,
     groups: Groups,
+    steps: Arc<Steps>,
     fleet: Mutex<Fleet>,
 }
 
@@ -143,7 +144,9 @@ impl Router {
         let index = ExactIndex::new(config.block_size, config.index_bytes_max);
         let approximate = ApproximateIndex::new(config.block_size, config.approximate_blocks_max);
         let ruling = RwLock::new(Arc::new(Ruling::from(config.rules())));
-        Router { config, ruling, index, approximate, groups: Groups::default(), fleet: Mutex::default() }
+        let steps = Arc::new(Steps::default());
+        let fleet = Mutex::new(Fleet::new(Arc::clone(&steps)));
+        Router { config, ruling, index, approximate, groups: Groups::default(), steps, fleet }
     }
 
     /// What it was made with, and ruled by since.
@@ -235,7 +238,7 @@ impl Router {
     ) -> Result<Explanation, RouteError> {
         SCRATCH.with_borrow_mut(|scratch| {
             self.view(request, may, now, scratch, |fleet, view, looked| {
-                let mut others = fleet.states(now);
+                let mut others = fleet.states(now, &self.config.prefill);
                 others.retain(|state| {
                     *state.model == *request.namespace.model && view.position_of(state.instance).is_none()
                 });
@@ -312,6 +315,10 @@ impl Router {
                     Some(_) | None => Ok(()),
                 }
             }
+            Fact::Stepped { instance } => {
+                self.steps.ended(instance, now);
+                Ok(())
+            }
             Fact::FirstToken { request } => in_flight(request, self.fleet.lock().first_token(now, request)),
             Fact::Finished { request, output_tokens } => {
                 in_flight(request, self.fleet.lock().finish(now, request, output_tokens))
@@ -331,7 +338,7 @@ impl Router {
 
     /// Every instance as it stands, ascending by id.
     pub fn instances(&self, now: Time) -> Vec<InstanceState> {
-        self.fleet.lock().states(now)
+        self.fleet.lock().states(now, &self.config.prefill)
     }
 
     /// Whether an instance of the fleet serves this model, ready or not.
@@ -497,8 +504,8 @@ impl Router {
             home: request.session.and_then(|session| fleet.home(session)),
             arrivals_per_second: fleet.arrivals_per_second(now),
             expected_output_tokens: fleet.expected_output_tokens(),
-            decode_context_seconds: self.config.prefill.decode_context,
-            decode_step_seconds: self.config.prefill.step + self.config.prefill.weights,
+            decode_context_seconds: self.config.prefill.decode_context * fleet.pace(),
+            decode_step_seconds: (self.config.prefill.step + self.config.prefill.weights) * fleet.pace(),
         };
         // Told too late, instances would idle.
         let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });

@@ -398,7 +398,8 @@ pub(super) fn makes_room(fact: &Fact<'_>) -> bool {
         | Fact::Ruled { .. }
         // A lease may have run out, or a report become too old to be believed.
         | Fact::TimePassed => true,
-        Fact::Known { .. }
+        Fact::Stepped { .. }
+        | Fact::Known { .. }
         | Fact::Stored { .. }
         | Fact::Copied { .. }
         | Fact::Removed { .. }

@@ -135,6 +135,7 @@ impl Told {
             | Fact::Reported { .. }
             | Fact::Sized { .. }
             | Fact::Delivered { .. }
+            | Fact::Stepped { .. }
             | Fact::FirstToken { .. }
             | Fact::Finished { .. }
             | Fact::Abandoned { .. }

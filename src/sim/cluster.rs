@@ -212,6 +212,7 @@ impl Cluster {
             engine.fits(arrival.prompt_tokens, arrival.output_tokens)?;
         }
         let now = arrival.at;
+        self.tell_steps(router, now);
         if self.holds {
             return self.come(router, id, arrival);
         }
@@ -253,7 +254,10 @@ impl Cluster {
                     self.begin_step(instance, at);
                 }
                 Due::News(news) => self.tell(&news, at),
-                Due::Room(router) => self.look(router, at),
+                Due::Room(router) => {
+                    self.tell_steps(router, at);
+                    self.look(router, at);
+                }
             }
             for router in 0..self.routers.len() {
                 if std::mem::take(&mut self.room[router]) {

@@ -44,6 +44,8 @@ pub struct Instance {
     waiting: VecDeque<Run>,
     running: Vec<Run>,
     stepping: bool,
+    /// When the step before the one under way ended with a token.
+    token_at: Option<Time>,
     coast: Option<Coast>,
     events: Vec<CacheEvent>,
     stats: InstanceStats,
@@ -85,6 +87,7 @@ impl Instance {
             waiting: VecDeque::new(),
             running: Vec::new(),
             stepping: false,
+            token_at: None,
             coast: None,
             events: Vec::new(),
             stats: InstanceStats::default(),
@@ -167,6 +170,7 @@ impl Instance {
             self.schedule_waiting(&mut budget);
         }
         let load = self.load();
+        self.token_at = self.running.iter().any(|run| run.generated > 0).then_some(now);
         if load.tokens == 0 {
             return None;
         }
@@ -175,6 +179,14 @@ impl Instance {
         self.stats.steps += 1;
         self.stepping = true;
         Some(now + duration)
+    }
+
+    /// When a token last came, by `now`; `None` where none did since it was last idle.
+    pub fn token_at(&self, now: Time) -> Option<Time> {
+        match &self.coast {
+            Some(coast) if self.stepping => Some(self.coasted(coast, now).or(self.token_at)?),
+            _ => self.token_at,
+        }
     }
 
     /// Ends the step: appends what was produced and what changed in the cache.

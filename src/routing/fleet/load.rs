@@ -17,6 +17,8 @@ pub struct Load {
     pub prefill_tokens: u64,
     /// Estimated time until a new request's prefill would begin.
     pub prefill_wait: Duration,
+    /// Estimated time, before that, until a step ends in which nothing but decodes is under way.
+    pub step_wait: Duration,
     /// Requests past their first token.
     pub decode_requests: u32,
     /// Prompt tokens that they attend to.
@@ -87,6 +89,8 @@ pub(super) struct Book {
     queued_prompt_tokens: u64,
     /// Since when what is queued has been at work, as far as we can tell.
     head_since: Time,
+    /// Whether the first that is queued found nothing before it.
+    head_is_alone: bool,
     decode_requests: u32,
     decode_tokens: u64,
     work: DecayingRate,
@@ -143,11 +147,15 @@ pub(super) struct Prefilled {
 /// is believed to go on as estimated, so that news of first tokens may be late.
 const DONE_MAX: f64 = 0.9;
 
+/// So many steps after one was seen to end, it is not known any more when they do.
+const STEPS_TOLD: f64 = 8.0;
+
 impl Book {
     /// `pace` is what [`pace`](Self::pace) says.
-    pub fn queue(&mut self, now: Time, prefill: Prefill, pace: f64) {
+    pub fn queue(&mut self, now: Time, step_ended: Time, prefill: Prefill, model: &PrefillModel, pace: f64) {
         if self.queue.is_empty() {
-            self.head_since = now;
+            self.head_since = now + self.step_under_way(now, step_ended, model, pace);
+            self.head_is_alone = true;
         }
         self.queued += prefill.estimate;
         self.queued_tokens += u64::from(prefill.tokens);
@@ -162,12 +170,12 @@ impl Book {
 
     /// Its first token is there, `late` ago. The request must be in the queue.
     pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
-        let since = self.head_since;
+        let (since, is_alone) = (self.head_since, self.head_is_alone);
         let done = self.withdraw(now, late, request);
         let (all, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
         let taken = (all - late.as_secs_f64()).max(0.0);
         self.pace.observe(taken, estimated);
-        Prefilled { taken, estimated, alone: (since == done.booked_at).then_some(all) }
+        Prefilled { taken, estimated, alone: is_alone.then_some(all) }
     }
 
     /// It will not be computed, or nobody waits for it; so it was `late` ago. The request must be in the queue.
@@ -180,6 +188,7 @@ impl Book {
         // What came since then found the instance idle.
         let then = now - late;
         self.head_since = self.queue.front().map_or(then, |next| then.max(next.booked_at));
+        self.head_is_alone = false;
         done
     }
 
@@ -229,13 +238,14 @@ impl Book {
     }
 
     /// `pace` is what [`pace`](Self::pace) says; first tokens are told `late`.
-    pub fn load(&self, now: Time, pace: f64, late: Duration) -> Load {
+    pub fn load(&self, now: Time, step_ended: Time, model: &PrefillModel, pace: f64, late: Duration) -> Load {
         let recent = self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS);
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
             prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
                 + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
+            step_wait: if late.is_zero() { self.step_wait(now, step_ended, model, pace) } else { Duration::ZERO },
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             busy_share: self.work.per_second(now),
@@ -273,5 +283,20 @@ impl Book {
         let queued = self.queued.mul_f64(pace);
         let done = now.since(self.head_since).min(queued.mul_f64(DONE_MAX));
         queued - done
+    }
+
+    fn step_wait(&self, now: Time, step_ended: Time, model: &PrefillModel, pace: f64) -> Duration {
+        if self.queue.is_empty() { self.step_under_way(now, step_ended, model, pace) } else { self.head_since.since(now) }
+    }
+
+    /// How long the step goes on in which nothing but decodes is under way: whoever comes begins with the next one.
+    fn step_under_way(&self, now: Time, step_ended: Time, model: &PrefillModel, pace: f64) -> Duration {
+        if self.decode_requests == 0 {
+            return Duration::ZERO;
+        }
+        let step = (model.idle_step() + model.decode_step(self.decode_tokens)).as_secs_f64() * pace;
+        let since = now.since(step_ended).as_secs_f64();
+        let left = if since > step * STEPS_TOLD { step / 2.0 } else { step - since % step };
+        Duration::from_secs_f64(left)
     }
 }

@@ -86,7 +86,7 @@ impl Default for PrefixCost {
 /// Costs are estimates: within this factor of the least they are equal, and the one with the least to do is chosen: by requests in
 /// flight, then by what it has cached, then by requests ever given. So small chances, as who was first to show how fast it is, do
 /// not become habits, and a short prompt, whose prefill is one step with or without a cache, still goes where it is known.
-const AS_GOOD: f64 = 1.02;
+const AS_GOOD: f64 = 1.005;
 
 /// The delay on others grows without bound as an instance saturates; past this share it is as good as infinite.
 const BUSY_MAX: f64 = 0.95;
@@ -134,7 +134,7 @@ impl PrefixCost {
         let prefill = self.prefill + self.busy * busy_share(view).powi(2);
         move |candidate| {
             let load = &candidate.load;
-            let wait = load.prefill_wait.as_secs_f64();
+            let wait = (load.step_wait + load.prefill_wait).as_secs_f64();
             let own = own_seconds(candidate);
             let behind = own * arrivals_per_second * (wait + own / 2.0) / (1.0 - load.busy_share.min(BUSY_MAX));
             let slowed_by_decodes =

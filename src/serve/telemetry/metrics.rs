@@ -310,6 +310,7 @@ impl Progress {
             Fact::Finished { request, .. } => Some((request, Progress::Ended(End::Finished))),
             Fact::Abandoned { request } => Some((request, Progress::Ended(End::Abandoned))),
             Fact::Joined { .. }
+            | Fact::Stepped { .. }
             | Fact::Changed { .. }
             | Fact::Left { .. }
             | Fact::Known { .. }

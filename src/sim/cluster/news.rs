@@ -43,6 +43,19 @@ impl Cluster {
         }
     }
 
+    /// Tells a router what it would have seen by now of the tokens that it passes on; where they are late, nothing.
+    pub(super) fn tell_steps(&self, router: usize, now: Time) {
+        if !self.conditions.answer_delay.is_zero() {
+            return;
+        }
+        for (at, engine) in self.instances.iter().enumerate() {
+            let instance = InstanceId(at as u16);
+            if let Some(ended) = engine.token_at(now) {
+                self.tell_one(router, Fact::Stepped { instance }, ended);
+            }
+        }
+    }
+
     fn tell_all(&self, fact: Fact<'_>, now: Time) {
         for router in 0..self.routers.len() {
             self.tell_one(router, fact, now);

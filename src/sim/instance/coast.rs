@@ -51,6 +51,27 @@ impl Instance {
         Some(ends)
     }
 
+    /// When the last step of a coast ended by `now`, to within a fraction of a step; `None` where none did.
+    pub(super) fn coasted(&self, coast: &Coast, now: Time) -> Option<Time> {
+        if now < coast.begun_ends {
+            return None;
+        }
+        // Each step is longer than the one before by as much.
+        let after = |steps: u32| {
+            let decode_context = coast.load.decode_context + u64::from(steps * coast.load.sequences);
+            self.config.model.duration(&StepLoad { decode_context, ..coast.load }).as_secs_f64()
+        };
+        let first = after(1);
+        let longer = (after(coast.steps.max(1)) - first) / f64::from(coast.steps.max(2) - 1);
+        let since = now.since(coast.begun_ends).as_secs_f64();
+        // The positive solution of `steps · first + longer · steps · (steps − 1) / 2 = since`.
+        let linear = first - longer / 2.0;
+        let steps = 2.0 * since / (linear + (linear * linear + 2.0 * longer * since).sqrt());
+        let steps = steps.floor().min(f64::from(coast.steps));
+        let ended = steps * first + longer * steps * (steps - 1.0) / 2.0;
+        Some(coast.begun_ends + Duration::from_secs_f64(ended.clamp(0.0, since)))
+    }
+
     /// Counts what the steps after the one begun did; the last of all is still to be ended.
     pub(super) fn catch_up(&mut self) {
         let Some(Coast { steps, busy, .. }) = self.coast.take() else { return };

@@ -68,6 +68,16 @@ impl PrefillModel {
         f64::from(tokens) / f64::from(self.step_tokens.max(1))
     }
 
+    /// What prefilling such a prompt adds to steps that others pay for, too.
+    pub fn prefill_shared(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+        let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));
+        let (prompt, cached) = (f64::from(prompt_tokens), f64::from(cached_tokens.min(prompt_tokens)));
+        let seconds = self.steps(prompt_tokens.saturating_sub(cached_tokens)) * self.step
+            + self.token * uncached
+            + self.attention * (prompt * prompt - cached * cached) / 2.0;
+        Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+    }
+
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
     pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));

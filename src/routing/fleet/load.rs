@@ -19,6 +19,8 @@ pub struct Load {
     pub prefill_wait: Duration,
     /// Estimated time, before that, until a step ends in which nothing but decodes is under way.
     pub step_wait: Duration,
+    /// Of the requests waiting for their first token, those whose prefill has not begun.
+    pub unbegun_requests: u32,
     /// Requests past their first token.
     pub decode_requests: u32,
     /// Prompt tokens that they attend to.
@@ -208,8 +210,11 @@ impl Book {
     /// way, the next pays for what they add to a step of its own, and who comes behind shares it.
     pub fn estimate(&self, model: &PrefillModel, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let steps = model.steps(prompt_tokens.saturating_sub(cached_tokens));
-        let steps = if self.queue.len() > 1 { steps } else { steps.max(1.0) };
-        model.prefill(prompt_tokens, cached_tokens) + model.decode_step(self.decode_tokens).mul_f64(steps)
+        if self.queue.len() > 1 {
+            model.prefill_shared(prompt_tokens, cached_tokens) + model.decode_step(self.decode_tokens).mul_f64(steps)
+        } else {
+            model.prefill(prompt_tokens, cached_tokens) + model.decode_step(self.decode_tokens).mul_f64(steps.max(1.0))
+        }
     }
 
     /// How long a step full of prefill takes by the model, beside the same.
@@ -246,6 +251,7 @@ impl Book {
             prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
                 + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
             step_wait: if late.is_zero() { self.step_wait(now, step_ended, model, pace) } else { Duration::ZERO },
+            unbegun_requests: self.queue.iter().rev().take_while(|prefill| prefill.booked_at > step_ended).count() as u32,
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             busy_share: self.work.per_second(now),

@@ -72,6 +72,7 @@ pub(super) struct PrefixCost {
     /// The same besides, where the fleet has no time left.
     busy: f64,
     delay: f64,
+    mates: f64,
     decode: f64,
     /// Seconds, where no block is free.
     full: f64,
@@ -79,7 +80,7 @@ pub(super) struct PrefixCost {
 
 impl Default for PrefixCost {
     fn default() -> Self {
-        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.35, decode: 0.01, full: 5.0 }
+        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.2, mates: 1.0, decode: 0.005, full: 5.0 }
     }
 }
 
@@ -121,6 +122,7 @@ impl Policy for PrefixCost {
             Parameter::new("prefill", "own prefill", &mut self.prefill),
             Parameter::new("busy", "own prefill besides, by the square of the fleet's busy share", &mut self.busy),
             Parameter::new("delay", "delay on those who come behind", &mut self.delay),
+            Parameter::new("mates", "delay on those in the same step", &mut self.mates),
             Parameter::new("decode", "decode interference", &mut self.decode),
             Parameter::new("full", "seconds to wait for KV blocks where none is free", &mut self.full),
         ]
@@ -144,6 +146,7 @@ impl PrefixCost {
             let for_blocks = ((usage - NEARLY_FULL) / (1.0 - NEARLY_FULL)).max(0.0);
             wait + prefill * own
                 + self.delay * behind
+                + self.mates * own * f64::from(load.unbegun_requests)
                 + self.decode * (slowed_by_decodes + slows_decodes)
                 + self.full * for_blocks
         }

@@ -158,7 +158,7 @@ proptest! {
                     (decision.instance, decision.prompt_tokens, decision.overlap_tokens, Some(decision.best_overlap_tokens)),
                     (chosen.instance, explained.prompt_tokens, chosen.overlap_tokens, best)
                 );
-                prop_assert_eq!(decision.expected_ttft, chosen.load.prefill_wait + chosen.prefill);
+                prop_assert_eq!(decision.expected_ttft, chosen.load.step_wait + chosen.load.prefill_wait + chosen.prefill);
                 if let Some(costs) = explained.costs {
                     prop_assert_eq!(costs.len(), explained.candidates.len());
                 }
@@ -237,9 +237,14 @@ fn a_cached_prefix_attracts_until_the_queue_costs_more_than_it_saves() {
     let prompt = contents(&ids);
     let first = route(&router, &prompt, 4001, Time::ZERO).unwrap();
     assert_eq!((first.instance, first.overlap_tokens, first.best_overlap_tokens), (InstanceId(1), 4000, 4000));
-    let moved = (0..200).map(|_| route(&router, &prompt, 4001, Time::ZERO).unwrap()).position(|d| d.instance.0 == 0);
+    // Of full hits one token each is computed, all in one step.
+    assert!((0..200).all(|_| route(&router, &prompt, 4001, Time::ZERO).unwrap().instance == InstanceId(1)));
+
+    let router = self::router(PolicyKind::PrefixCost, 2);
+    store(&router, 1, &ids);
+    let moved = (0..200).map(|_| route(&router, &prompt, 5001, Time::ZERO).unwrap()).position(|d| d.instance.0 == 0);
     let moved = moved.expect("one instance cannot be worth any queue");
-    assert!(moved > 10, "left after {moved}: a full hit is worth waiting for a few others");
+    assert!(moved > 1, "left after {moved}: four fifths of a prompt are worth waiting for another");
 }
 
 #[test]
@@ -463,6 +468,71 @@ fn reports_that_are_a_second_late_do_not_take_our_own_requests_for_others() {
     assert_eq!((0..50).map(|tick| report(5, 12_000 + 100 * tick)).max(), Some(5), "and in the end they are someone's");
 }
 
+/// A router with requests in decode at each of its instances, and how long a step of theirs takes.
+fn decoding(instances: u16) -> (Router, Duration, Vec<RequestId>) {
+    let router = router(PolicyKind::PrefixCost, instances);
+    let prefill = Config::default().prefill;
+    let first = Time::ZERO + prefill.prefill(100, 0);
+    let placed: Vec<_> =
+        (0..u64::from(instances)).map(|id| route(&router, &contents(&[id]), 100, Time::ZERO).unwrap()).collect();
+    let requests: Vec<RequestId> = placed.iter().map(|placed| placed.request).collect();
+    requests.iter().for_each(|&request| router.learn(Fact::FirstToken { request }, first).unwrap());
+    assert!((0..instances).all(|at| placed.iter().any(|placed| placed.instance == InstanceId(at))));
+    (router, prefill.idle_step() + prefill.decode_step(100), requests)
+}
+
+#[test]
+fn who_comes_waits_for_the_step_under_way_and_goes_where_it_ends_first() {
+    let (router, step, _) = decoding(2);
+    let millis = Duration::from_millis;
+    let at = Time::ZERO + Duration::from_secs(2);
+    let wait = |instance: usize, now| router.instances(now)[instance].load.step_wait;
+    let is_near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_micros(1);
+    assert!(is_near(wait(0, at), step / 2), "when it ends is not known any more: {:?}", wait(0, at));
+    router.learn(Fact::Stepped { instance: InstanceId(0) }, at).unwrap();
+    router.learn(Fact::Stepped { instance: InstanceId(1) }, at + millis(6)).unwrap();
+    let now = at + millis(8);
+    assert!(is_near(wait(0, now), step - millis(8)) && is_near(wait(1, now), step - millis(2)));
+    let later = at + 3 * step + millis(1);
+    assert!(is_near(wait(0, later), step - millis(1)), "steps that nothing is told of end, too: {:?}", wait(0, later));
+    let placed = route(&router, &contents(&[9]), 100, now).unwrap();
+    assert_eq!(placed.instance, InstanceId(0));
+    let alone = Config::default().prefill.prefill(100, 0) + Config::default().prefill.decode_step(100);
+    assert!(is_near(placed.expected_ttft, step - millis(8) + alone), "{:?}", placed.expected_ttft);
+}
+
+#[test]
+fn what_comes_within_a_step_shares_the_next_one() {
+    let (router, step, _) = decoding(1);
+    let at = Time::ZERO + Duration::from_secs(2);
+    let load = |now| router.instances(now)[0].load;
+    router.learn(Fact::Stepped { instance: InstanceId(0) }, at).unwrap();
+    let first = route(&router, &contents(&[8]), 100, at + step / 4).unwrap();
+    let second = route(&router, &contents(&[9]), 100, at + step / 2).unwrap();
+    assert_eq!(load(at + step / 2).unbegun_requests, 2);
+    // The step between them is told to be over: both have begun.
+    router.learn(Fact::Stepped { instance: InstanceId(0) }, at + step).unwrap();
+    assert_eq!((load(at + step).unbegun_requests, load(at + step).prefill_requests), (0, 2));
+    assert!(second.expected_ttft < first.expected_ttft + Config::default().prefill.prefill(100, 0));
+}
+
+#[test]
+fn what_is_generated_is_attended_to_as_well() {
+    let (router, _, requests) = decoding(2);
+    let context = |instance: usize, seconds: u64| {
+        router.instances(Time::ZERO + Duration::from_secs(seconds))[instance].load.context_tokens
+    };
+    assert_eq!((context(0, 10), context(1, 10)), (100, 100), "nobody knows yet how fast tokens come");
+    let request = requests[0];
+    let now = Time::ZERO + Duration::from_secs(10);
+    router.learn(Fact::Finished { request, output_tokens: 1001 }, now).unwrap();
+    let contexts = [context(0, 10), context(1, 10)];
+    // A hundred a second.
+    assert!(contexts.contains(&0) && contexts.iter().any(|tokens| tokens.abs_diff(1100) <= 2), "{contexts:?}");
+    let contexts = [context(0, 20), context(1, 20)];
+    assert!(contexts.contains(&0) && contexts.iter().any(|tokens| tokens.abs_diff(2100) <= 4), "{contexts:?}");
+}
+
 /// Twice as many tokens in decode, twice as much more to a step: once for what waits together.
 #[test]
 fn decodes_under_way_are_expected_to_delay_first_tokens() {
@@ -483,8 +553,10 @@ fn decodes_under_way_are_expected_to_delay_first_tokens() {
     let a_step = config.prefill.decode_step(200_000);
     let near = |a: Duration, b: Duration| assert!(a.abs_diff(b) < Duration::from_micros(10), "{a:?}, not {b:?}");
     near(none[0], alone);
-    near(two[0], alone + a_step);
-    near(four[0], alone + 2 * a_step);
-    near(two[1], 2 * (alone + a_step));
-    near(two[2] - two[1], alone + a_step.mul_f64(config.prefill.steps(100)));
+    // A step with nothing but decodes has just begun.
+    let idle = config.prefill.idle_step();
+    near(two[0], idle + a_step + alone + a_step);
+    near(four[0], idle + 2 * a_step + alone + 2 * a_step);
+    near(two[1] - two[0], alone + a_step);
+    near(two[2] - two[1], config.prefill.prefill_shared(100, 0) + a_step.mul_f64(config.prefill.steps(100)));
 }

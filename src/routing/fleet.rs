@@ -28,7 +28,7 @@ use super::request::SessionKey;
 use super::time::Time;
 use footprint::InFlight;
 use lateness::Lateness;
-use load::{Book, Prefill, Prefilled};
+use load::{Book, Prefill, Prefilled, Tempo};
 use pace::Pace;
 use promptness::Promptness;
 use sessions::Sessions;
@@ -50,6 +50,8 @@ pub(super) struct Fleet {
     lateness: Lateness,
     promptness: Promptness,
     steps: Arc<Steps>,
+    /// Tokens generated over the seconds that took.
+    decoding: Pace,
     prefixes: InFlight,
     sessions: Sessions,
 }
@@ -67,7 +69,8 @@ struct Member {
 struct Reservation {
     instance: InstanceId,
     prompt_tokens: u32,
-    decoding: bool,
+    /// When its first token came.
+    decoding_since: Option<Time>,
     booked_at: Time,
     footprint: Option<Footprint>,
     overlap_tokens: u32,
@@ -231,7 +234,24 @@ impl Fleet {
 
     /// How fast the fleet as a whole prefills, beside what the model estimates.
     pub fn pace(&self) -> f64 {
-        self.pace.known().unwrap_or(1.0)
+        self.pace.ratio(1.0, 0.0)
+    }
+
+    fn tempo<'a>(
+        &self,
+        instance: InstanceId,
+        member: &Member,
+        model: &'a PrefillModel,
+        fleet_pace: f64,
+        late: Duration,
+    ) -> Tempo<'a> {
+        Tempo {
+            model,
+            pace: member.book.pace(fleet_pace),
+            late,
+            step_ended: self.steps.last(instance),
+            tokens_per_second: self.decoding.known().unwrap_or(0.0),
+        }
     }
 
     /// How late first tokens are told.
@@ -261,16 +281,17 @@ impl Fleet {
             if member.availability == Availability::Ready {
                 let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
-                let pace = member.book.pace(fleet_pace);
-                let prefill = |cached| member.book.estimate(asked.prefill, asked.prompt_tokens, cached).mul_f64(pace);
+                let tempo = self.tempo(instance, member, asked.prefill, fleet_pace, late);
+                let prefill =
+                    |cached| member.book.estimate(now, &tempo, asked.prompt_tokens, cached).mul_f64(tempo.pace);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
                     prefill: prefill(overlap_tokens),
                     cold_prefill: prefill(0),
-                    full_step: member.book.full_step(asked.prefill).mul_f64(pace),
-                    load: member.book.load(now, self.steps.last(instance), asked.prefill, pace, late),
+                    full_step: member.book.full_step(now, &tempo).mul_f64(tempo.pace),
+                    load: member.book.load(now, &tempo),
                 });
             }
         }
@@ -291,17 +312,19 @@ impl Fleet {
             self.sessions.settle(session, instance);
         }
         let footprint = self.prefixes.add(instance, &footprint).then_some(footprint);
-        let fleet_pace = self.pace();
-        let member = self.members.get_mut(&instance).expect("a candidate is in the fleet");
+        let (fleet_pace, late) = (self.pace(), self.late());
+        let member = self.members.get(&instance).expect("a candidate is in the fleet");
+        let tempo = self.tempo(instance, member, prefill, fleet_pace, late);
         let tokens = prompt_tokens - overlap_tokens;
-        let estimate = member.book.estimate(prefill, prompt_tokens, overlap_tokens);
-        let pace = member.book.pace(fleet_pace);
+        let estimate = member.book.estimate(now, &tempo, prompt_tokens, overlap_tokens);
         let booked = Prefill { request, tokens, prompt_tokens, estimate, booked_at: now };
-        member.book.queue(now, self.steps.last(instance), booked, prefill, pace);
+        if let Some(member) = self.members.get_mut(&instance) {
+            member.book.queue(now, booked, &tempo);
+        }
         let reservation = Reservation {
             instance,
             prompt_tokens,
-            decoding: false,
+            decoding_since: None,
             booked_at: now,
             footprint,
             overlap_tokens,
@@ -314,10 +337,12 @@ impl Fleet {
     /// `false` when the request is not in flight, or has had its first token.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> bool {
         let (late, pace) = (self.late(), self.pace());
-        let Some(reservation) = self.reservations.get_mut(&request).filter(|reservation| !reservation.decoding) else {
+        let Some(reservation) =
+            self.reservations.get_mut(&request).filter(|reservation| reservation.decoding_since.is_none())
+        else {
             return false;
         };
-        reservation.decoding = true;
+        reservation.decoding_since = Some(now);
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
         let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
         self.promptness.observe(now, now.since(reservation.booked_at).as_secs_f64(), estimated * pace);
@@ -326,7 +351,7 @@ impl Fleet {
         if let Some(all) = alone {
             self.lateness.observe(all, estimated);
         }
-        member.book.decode(reservation.prompt_tokens);
+        member.book.decode(now, reservation.prompt_tokens);
         true
     }
 
@@ -334,6 +359,9 @@ impl Fleet {
     pub fn finish(&mut self, now: Time, request: RequestId, output_tokens: u32) -> bool {
         if let Some(reservation) = self.reservations.get(&request) {
             self.steps.ended(reservation.instance, now);
+            if let Some(since) = reservation.decoding_since {
+                self.decoding.observe(f64::from(output_tokens.saturating_sub(1)), now.since(since).as_secs_f64());
+            }
         }
         let known = self.release(now, request);
         if known {
@@ -352,10 +380,11 @@ impl Fleet {
             self.prefixes.remove(reservation.instance, footprint);
         }
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        if reservation.decoding {
-            member.book.decoded(reservation.prompt_tokens);
-        } else {
-            member.book.withdraw(now, late, request);
+        match reservation.decoding_since {
+            Some(since) => member.book.decoded(since, reservation.prompt_tokens),
+            None => {
+                member.book.withdraw(now, late, request);
+            }
         }
         true
     }
@@ -380,7 +409,7 @@ impl Fleet {
             model: Arc::clone(&member.model),
             availability: member.availability,
             knowledge: member.knowledge,
-            load: member.book.load(now, self.steps.last(instance), prefill, member.book.pace(fleet_pace), late),
+            load: member.book.load(now, &self.tempo(instance, member, prefill, fleet_pace, late)),
         };
         self.members.iter().map(state).collect()
     }

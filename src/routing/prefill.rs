@@ -59,8 +59,8 @@ impl PrefillModel {
     }
 
     /// What decodes under way, attending to so many tokens, add to each step.
-    pub fn decode_step(&self, decode_tokens: u64) -> Duration {
-        Duration::from_secs_f64((self.decode_context * decode_tokens as f64).clamp(0.0, MAX_SECONDS))
+    pub fn decode_step(&self, context_tokens: u64) -> Duration {
+        Duration::from_secs_f64((self.decode_context * context_tokens as f64).clamp(0.0, MAX_SECONDS))
     }
 
     /// Engine steps that so many tokens fill.

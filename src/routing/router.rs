@@ -428,7 +428,7 @@ impl Router {
                     prompt_tokens,
                     overlap_tokens: chosen.overlap_tokens,
                     best_overlap_tokens: view.best_overlap_tokens(),
-                    expected_ttft: chosen.load.prefill_wait + chosen.prefill,
+                    expected_ttft: chosen.load.step_wait + chosen.load.prefill_wait + chosen.prefill,
                 })
             });
         placed?

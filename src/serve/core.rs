@@ -204,6 +204,13 @@ impl Core {
         learned
     }
 
+    /// A token of a routed request came. As that is told for every token, it goes past all that other facts go through.
+    pub(super) fn stepped(&self, instance: InstanceId) {
+        if let Err(error) = self.router.learn(Fact::Stepped { instance }, self.clock.now()) {
+            tracing::debug!(%error, "a step of an instance that left");
+        }
+    }
+
     /// An instance says how loaded it is.
     pub(super) fn reported(&self, instance: InstanceId, load: Reported) {
         let metrics = self.metrics.instance(instance.index());

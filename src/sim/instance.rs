@@ -183,10 +183,8 @@ impl Instance {
 
     /// When a token last came, by `now`; `None` where none did since it was last idle.
     pub fn token_at(&self, now: Time) -> Option<Time> {
-        match &self.coast {
-            Some(coast) if self.stepping => Some(self.coasted(coast, now).or(self.token_at)?),
-            _ => self.token_at,
-        }
+        let coasted = self.coast.as_ref().and_then(|coast| self.coasted(coast, now));
+        coasted.or(self.token_at).filter(|at| *at <= now)
     }
 
     /// Ends the step: appends what was produced and what changed in the cache.

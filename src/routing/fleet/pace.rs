@@ -17,8 +17,6 @@ pub(super) struct Pace {
     observed: f64,
 }
 
-/// What is believed of an instance at first weighs as much as this many first tokens.
-const PRIOR: f64 = 10.0;
 /// First tokens after which one weighs a third.
 const MEMORY: f64 = 1000.0;
 /// No instance is believed to be further off than this.
@@ -32,15 +30,17 @@ impl Pace {
         self.observed = self.observed * keep + 1.0;
     }
 
-    /// What to multiply estimates by, as far as is known.
+    /// Seconds taken for each that was estimated, as far as is known.
     pub fn known(&self) -> Option<f64> {
-        (self.estimated > 0.0).then(|| (self.taken / self.estimated).clamp(1.0 / RATIO_MAX, RATIO_MAX))
+        (self.estimated > 0.0).then(|| self.taken / self.estimated)
     }
 
-    /// What to multiply estimates by; `believed` is what to multiply them by before anything is known.
-    pub fn ratio(&self, believed: f64) -> f64 {
+    /// What to multiply estimates by; `believed` is what to multiply them by before anything is known, weighing as much as `prior`
+    /// first tokens.
+    pub fn ratio(&self, believed: f64, prior: f64) -> f64 {
         let Some(known) = self.known() else { return believed };
-        (known * self.observed + believed * PRIOR) / (self.observed + PRIOR)
+        let known = known.clamp(1.0 / RATIO_MAX, RATIO_MAX);
+        (known * self.observed + believed * prior) / (self.observed + prior)
     }
 }
 
@@ -51,24 +51,28 @@ mod tests {
     #[test]
     fn an_instance_three_times_slower_than_its_model_is_found_out() {
         let mut pace = Pace::default();
-        assert_eq!(pace.ratio(1.0), 1.0);
-        for _ in 0..1000 {
-            pace.observe(1.5, 0.5);
-        }
-        assert!((pace.ratio(1.0) - 3.0).abs() < 0.2, "{}", pace.ratio(1.0));
-        for _ in 0..10_000 {
-            pace.observe(100.0, 0.1);
-        }
-        assert_eq!(pace.ratio(1.0), RATIO_MAX);
+        assert_eq!((pace.ratio(1.0, 10.0), pace.known()), (1.0, None));
+        (0..30).for_each(|_| pace.observe(1.5, 0.5));
+        assert!((pace.ratio(1.0, 10.0) - 2.5).abs() < 0.01, "soon: {}", pace.ratio(1.0, 10.0));
+        (0..1000).for_each(|_| pace.observe(1.5, 0.5));
+        assert!((pace.ratio(1.0, 10.0) - 3.0).abs() < 0.05, "{}", pace.ratio(1.0, 10.0));
+        (0..10_000).for_each(|_| pace.observe(100.0, 0.1));
+        assert_eq!(pace.ratio(1.0, 0.0), RATIO_MAX);
+    }
+
+    #[test]
+    fn a_prompt_of_a_few_tokens_says_as_much_as_its_estimate() {
+        let mut pace = Pace::default();
+        (0..100).for_each(|_| pace.observe(1.0, 1.0));
+        (0..100).for_each(|_| pace.observe(0.05, 0.01));
+        assert!((pace.ratio(1.0, 10.0) - 1.04).abs() < 0.01, "{}", pace.ratio(1.0, 10.0));
     }
 
     #[test]
     fn an_unknown_instance_is_as_fast_as_is_believed_and_a_known_one_as_it_was_seen() {
         let (unknown, mut known) = (Pace::default(), Pace::default());
-        for _ in 0..10_000 {
-            known.observe(0.2, 0.1);
-        }
-        assert_eq!(unknown.ratio(0.25), 0.25);
-        assert!((known.ratio(0.25) - 2.0).abs() < 0.01, "{}", known.ratio(0.25));
+        (0..10_000).for_each(|_| known.observe(0.2, 0.1));
+        assert_eq!(unknown.ratio(0.25, 10.0), 0.25);
+        assert!((known.ratio(0.25, 10.0) - 2.0).abs() < 0.02, "{}", known.ratio(0.25, 10.0));
     }
 }

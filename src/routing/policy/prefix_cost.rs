@@ -80,7 +80,7 @@ pub(super) struct PrefixCost {
 
 impl Default for PrefixCost {
     fn default() -> Self {
-        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.2, mates: 1.0, decode: 0.005, full: 5.0 }
+        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.3, mates: 1.0, decode: 0.005, full: 5.0 }
     }
 }
 
@@ -140,7 +140,7 @@ impl PrefixCost {
             let own = own_seconds(candidate);
             let behind = own * arrivals_per_second * (wait + own / 2.0) / (1.0 - load.busy_share.min(BUSY_MAX));
             let slowed_by_decodes =
-                view.expected_output_tokens * view.decode_context_seconds * load.decode_tokens as f64;
+                view.expected_output_tokens * view.decode_context_seconds * load.context_tokens as f64;
             let slows_decodes = own * f64::from(load.decode_requests);
             let usage = load.recent.map_or(0.0, |reported| reported.cache_usage.min(1.0));
             let for_blocks = ((usage - NEARLY_FULL) / (1.0 - NEARLY_FULL)).max(0.0);
@@ -159,7 +159,7 @@ fn busy_share(view: &View<'_>) -> f64 {
         view.candidates.iter().map(|candidate| of(&candidate.load)).sum::<f64>() / view.candidates.len() as f64
     };
     let prefill = mean(|load| load.busy_share).min(1.0);
-    let attending = view.decode_context_seconds * mean(|load| load.decode_tokens as f64);
+    let attending = view.decode_context_seconds * mean(|load| load.context_tokens as f64);
     let decodes = attending / (attending + view.decode_step_seconds).max(f64::MIN_POSITIVE);
     1.0 - (1.0 - prefill) * (1.0 - decodes)
 }

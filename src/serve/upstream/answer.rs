@@ -139,9 +139,10 @@ impl Answer {
     }
 
     /// A token came.
-    pub fn first_token(&mut self) {
+    pub fn token(&mut self) {
         if let Some(ticket) = &mut self.ticket {
             ticket.first_token();
+            self.core.stepped(self.member.id);
         }
     }
 

@@ -33,7 +33,7 @@ impl GrpcRelay {
     fn saw(&mut self, chunk: &[u8]) {
         self.observer.saw(chunk);
         if self.observer.has_tokens() {
-            self.answer.first_token();
+            self.answer.token();
         }
     }
 

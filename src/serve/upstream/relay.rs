@@ -49,7 +49,7 @@ impl Relay {
         }
         // Comments that keep a stream alive are no tokens.
         if !self.is_stream || self.observer.has_events() {
-            self.answer.first_token();
+            self.answer.token();
         }
     }
 

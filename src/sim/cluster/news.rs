@@ -43,15 +43,13 @@ impl Cluster {
         }
     }
 
-    /// Tells a router what it would have seen by now of the tokens that it passes on; where they are late, nothing.
+    /// Tells a router what it would have seen by now of the tokens that it passes on.
     pub(super) fn tell_steps(&self, router: usize, now: Time) {
-        if !self.conditions.answer_delay.is_zero() {
-            return;
-        }
+        let late = self.conditions.answer_delay;
         for (at, engine) in self.instances.iter().enumerate() {
             let instance = InstanceId(at as u16);
-            if let Some(ended) = engine.token_at(now) {
-                self.tell_one(router, Fact::Stepped { instance }, ended);
+            if let Some(ended) = engine.token_at(now - late) {
+                self.tell_one(router, Fact::Stepped { instance }, ended + late);
             }
         }
     }

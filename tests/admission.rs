@@ -394,10 +394,11 @@ fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
 
     let router = holding();
     let soon = |tokens, waited, now| place(&router, tokens, waited, now);
-    let told = soon(16, 0.0, 0.0).unwrap().request;
-    router.learn(Fact::FirstToken { request: told }, Time::ZERO).unwrap();
-    router.learn(Fact::Finished { request: told, output_tokens: 1 }, Time::ZERO).unwrap();
-    let first = soon(160_000, 0.0, 0.0).expect("an idle instance is given what comes");
+    let told = soon(16, 0.0, 0.0).unwrap();
+    let (request_id, at) = (told.request, Time::ZERO + told.expected_ttft);
+    router.learn(Fact::FirstToken { request: request_id }, at).unwrap();
+    router.learn(Fact::Finished { request: request_id, output_tokens: 1 }, at).unwrap();
+    let first = soon(160_000, 0.0, 0.02).expect("an idle instance is given what comes");
     let Err(RouteError::Held { prefill, room_in }) = soon(1_600, 0.0, 0.1) else {
         panic!("seconds of prefill are before it")
     };

@@ -232,7 +232,8 @@ impl Fleet {
         self.output_tokens.value
     }
 
-    /// How fast the fleet as a whole prefills, beside what the model estimates.
+    /// How fast the fleet as a whole prefills, beside what the model estimates. Whatever else was believed of it, those instances that
+    /// showed first how fast they are would seem to be faster than the rest.
     pub fn pace(&self) -> f64 {
         self.pace.ratio(1.0, 0.0)
     }

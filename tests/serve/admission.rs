@@ -73,7 +73,10 @@ async fn start_holding(change: impl FnOnce(&mut Config)) -> (Gate, RunningApp) {
     })
     .await;
     // Nobody is held before a first token was told of at once.
-    let request_id = app.route(&prompt(0, 16)).await.unwrap().request_id;
+    let placed = app.route(&prompt(0, 16)).await.unwrap();
+    let request_id = placed.request_id;
+    // In about as long as is expected, so that estimates stay what they are.
+    tokio::time::sleep(Duration::from_secs_f64(placed.expected_ttft_seconds)).await;
     app.client.first_token(FirstTokenRequest { request_id }).await.unwrap();
     let outcome = Outcome::Finished.into();
     app.client.complete(CompleteRequest { request_id, output_tokens: 1, outcome }).await.unwrap();

@@ -19,7 +19,7 @@ pub struct Load {
     pub prefill_wait: Duration,
     /// Estimated time, before that, until a step ends in which nothing but decodes is under way.
     pub step_wait: Duration,
-    /// Of the requests waiting for their first token, those whose prefill has not begun.
+    /// Of the requests waiting for their first token, those whose prefill has not begun, up to 64.
     pub unbegun_requests: u32,
     /// Requests past their first token.
     pub decode_requests: u32,
@@ -170,6 +170,8 @@ const DONE_MAX: f64 = 0.9;
 
 /// That an instance is as fast as the fleet weighs as much as this many first tokens of its own.
 const PACE_PRIOR: f64 = 10.0;
+/// More of those whose prefill has not begun are not counted: where nobody tells of steps, it would be all that wait.
+const UNBEGUN_MAX: usize = 64;
 /// So many steps after one was seen to end, it is not known any more when they do.
 const STEPS_TOLD: f64 = 8.0;
 
@@ -256,6 +258,11 @@ impl Book {
         self.decode_tokens + (seconds.max(0.0) * tempo.tokens_per_second) as u64
     }
 
+    fn unbegun(&self, step_ended: Time) -> u32 {
+        let latest = self.queue.iter().rev().take(UNBEGUN_MAX);
+        latest.take_while(|prefill| prefill.booked_at > step_ended).count() as u32
+    }
+
     /// Requests given and not ended.
     pub fn own_requests(&self) -> u32 {
         self.queue.len() as u32 + self.decode_requests
@@ -291,8 +298,7 @@ impl Book {
             prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
                 + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
             step_wait: if late.is_zero() { self.step_wait(now, tempo) } else { Duration::ZERO },
-            unbegun_requests: self.queue.iter().rev().take_while(|prefill| prefill.booked_at > step_ended).count()
-                as u32,
+            unbegun_requests: self.unbegun(step_ended),
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             context_tokens: self.context_tokens(now, tempo),

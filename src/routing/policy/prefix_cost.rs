@@ -1,16 +1,20 @@
 //! Ours, the default: the least expected cost in seconds, to the request itself and to the others.
 //!
 //! With, at each instance, `w` the estimated seconds until this request's prefill begins, `s` the seconds to prefill what it has
-//! not cached there, beside the decodes under way, `ρ` the share of time lately given to prefill, `ctx` and `n` the tokens and the
-//! requests in decode, `u` the share of KV blocks in use; `λ` the arrivals a second an instance, `kv` the seconds a context token adds
-//! to a step; and `b` the share of its time that the fleet as a whole gives to prefill and to what decodes attend to, the cost is
+//! not cached there, beside the decodes under way, `k` the requests that are to begin with it, `ρ` the share of time lately given to
+//! prefill, `ctx` and `n` the tokens and the requests in decode, `u` the share of KV blocks in use; `λ` the arrivals a second an
+//! instance, `kv` the seconds a context token adds to a step; and `b` the share of its time that the fleet as a whole gives to prefill
+//! and to what decodes attend to, the cost is
 //!
-//! `w + (p + q · b²) · s  +  e · s · λ · (w + s/2) / (1 − ρ)  +  d · (E[out] · kv · ctx + s · n)  +  f · max(0, u − 0.9) / 0.1`
+//! `w + (p + q · b²) · s  +  m · s · k  +  e · s · λ · (w + s/2) / (1 − ρ)  +  d · (E[out] · kv · ctx + s · n)  +  f · max(0, u − 0.9) / 0.1`
 //!
-//! The first two are the time to first token, with prefill weighed by more than itself: what is computed where others have it is kept
+//! The first two are the time to first token. An engine works in steps, and nobody's prefill begins within one: so `w` is what is left of
+//! the step under way, known from the tokens that come as steps end, and the prefills queued; and who shares a step with others adds to
+//! it only what is computed for it. Prefill is weighed by more than itself: what is computed where others have it is kept
 //! twice, displaces what somebody else would have hit, and takes time, which a busy fleet has not; `p = 1.1`, so that an idle fleet does
-//! not compute a cold burst's prefix everywhere, and `q = 1.5`. The third is the delay that this work puts on those who come behind it
-//! (an M/G/1 externality), `e = 0.35`. The fourth is decode interference, theirs on us and ours on them, `d = 0.01`. The last is the
+//! not compute a cold burst's prefix everywhere, and `q = 1.5`. The third is what it makes those wait whose first tokens come with the
+//! same step, `m = 1`. The fourth is the delay that this work puts on those who come behind it
+//! (an M/G/1 externality), `e = 0.3`. The fifth is decode interference, theirs on us and ours on them, `d = 0.005`. The last is the
 //! chance to wait for blocks until another request ends, `f = 5` seconds where none is free.
 //!
 //! Seconds are the instance's own: the router learns from first tokens how far each is from its model. What requests in flight will have
@@ -71,8 +75,10 @@ pub(super) struct PrefixCost {
     prefill: f64,
     /// The same besides, where the fleet has no time left.
     busy: f64,
+    /// On those behind.
     delay: f64,
-    mates: f64,
+    /// On those in the same step.
+    step: f64,
     decode: f64,
     /// Seconds, where no block is free.
     full: f64,
@@ -80,7 +86,7 @@ pub(super) struct PrefixCost {
 
 impl Default for PrefixCost {
     fn default() -> Self {
-        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.3, mates: 1.0, decode: 0.005, full: 5.0 }
+        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.3, step: 1.0, decode: 0.005, full: 5.0 }
     }
 }
 
@@ -122,7 +128,7 @@ impl Policy for PrefixCost {
             Parameter::new("prefill", "own prefill", &mut self.prefill),
             Parameter::new("busy", "own prefill besides, by the square of the fleet's busy share", &mut self.busy),
             Parameter::new("delay", "delay on those who come behind", &mut self.delay),
-            Parameter::new("mates", "delay on those in the same step", &mut self.mates),
+            Parameter::new("step", "delay on those that share a step", &mut self.step),
             Parameter::new("decode", "decode interference", &mut self.decode),
             Parameter::new("full", "seconds to wait for KV blocks where none is free", &mut self.full),
         ]
@@ -146,7 +152,7 @@ impl PrefixCost {
             let for_blocks = ((usage - NEARLY_FULL) / (1.0 - NEARLY_FULL)).max(0.0);
             wait + prefill * own
                 + self.delay * behind
-                + self.mates * own * f64::from(load.unbegun_requests)
+                + self.step * own * f64::from(load.unbegun_requests)
                 + self.decode * (slowed_by_decodes + slows_decodes)
                 + self.full * for_blocks
         }

@@ -1,6 +1,7 @@
 //! The simulated engine keeps vLLM's rules, and every request ends.
 
 use proptest::prelude::*;
+use std::time::Duration;
 use warmpath::routing::Time;
 use warmpath::routing::block::{BlockHash, BlockSize};
 use warmpath::sim::{CacheEvent, Eviction, Instance, InstanceConfig, InstanceStats, Preset, Progress, TooLarge, Work};
@@ -163,6 +164,40 @@ proptest! {
         prop_assert_eq!(stepped.stats, coasted.stats);
         prop_assert!(coasted.ends <= stepped.ends);
     }
+}
+
+#[test]
+fn when_a_token_last_came_is_told_within_a_coast_as_step_by_step() {
+    let engine = || {
+        let mut engine = instance(512, 100);
+        (0..3).for_each(|id| engine.submit(work(id, 9_000, 800, 100 * id..)).unwrap());
+        engine
+    };
+    let (mut progress, mut events) = (Vec::new(), Vec::new());
+    let (mut stepping, mut now, mut ends) = (engine(), Time::ZERO, Vec::new());
+    while let Some(end) = stepping.begin_step(now) {
+        let tokens = progress.len();
+        stepping.end_step(&mut progress, &mut events);
+        if progress.len() > tokens {
+            ends.push(end);
+        }
+        now = end;
+    }
+    let (mut coasting, mut now, mut asked) = (engine(), Time::ZERO, 0);
+    assert_eq!(coasting.token_at(now), None);
+    while let Some(end) = coasting.begin_step(now) {
+        let end = coasting.coast(end);
+        for pair in ends.windows(2).filter(|pair| now < pair[0] && pair[1] < end) {
+            let within = pair[0] + pair[1].since(pair[0]).mul_f64(0.3);
+            let told = coasting.token_at(within).expect("tokens came before");
+            let off = told.since(pair[0]).max(pair[0].since(told));
+            assert!(off < Duration::from_micros(10), "{told} is not {}", pair[0]);
+            asked += 1;
+        }
+        coasting.end_step(&mut progress, &mut events);
+        now = end;
+    }
+    assert!(asked > 700, "{asked}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ fits the models. `warmpath load` sends it, and `warmpath replay` replays it with
 - `--ranked`, these: does the simulator rank them as reality does? So close together that requests wait, with engines whose steps take
   as long as those of a GPU would (`paced.py`): on CPUs, busy engines slow each other, which no fleet of GPUs does. The simulator is
   not told the pace, but fitted to requests sent one by one before. Fails, with five policies or more, where the rank correlation
-  of their mean times to first token is below 0.9.
+  of their mean times to first token is below 0.9. Wants a machine that has nothing else to do.
 
 Run with the Python of VENV.
 """

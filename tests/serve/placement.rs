@@ -209,12 +209,13 @@ async fn an_answer_may_take_only_so_long_where_that_is_configured() {
 async fn token_ids_are_looked_up_wherever_they_stand_and_what_an_engine_does_not_compute_is_not() {
     let app = start_app(config(fleet(2).await)).await;
     let paths = [("/v1/completions", "prompt"), ("/v1/embeddings", "input"), ("/inference/v1/generate", "token_ids")];
+    // Long enough that a step under way at home is worth waiting for.
     for (seed, (path, field)) in paths.into_iter().enumerate() {
-        let body = json!({"model": MODEL, field: prompt(seed as u32, 100)});
+        let body = json!({"model": MODEL, field: prompt(seed as u32, 3_200)});
         let (home, headers, _) = ask(&app, path, None, Some(&body)).await;
         assert_eq!(headers["x-warmpath-overlap-tokens"], "0", "{path}");
         let (again, headers, _) = ask(&app, path, None, Some(&body)).await;
-        assert_eq!((again, &headers["x-warmpath-overlap-tokens"]), (home, &HeaderValue::from_static("96")), "{path}");
+        assert_eq!((again, &headers["x-warmpath-overlap-tokens"]), (home, &HeaderValue::from_static("3184")), "{path}");
     }
     eventually("the end", || app.core.router().in_flight() == 0).await;
     let placed = app.metric("warmpath_route_decisions_total{outcome=\"routed\"}");

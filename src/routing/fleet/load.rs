@@ -213,7 +213,7 @@ impl Book {
         // What came since then found the instance idle.
         let then = now - late;
         self.head_since = self.queue.front().map_or(then, |next| then.max(next.booked_at));
-        self.head_is_alone = false;
+        self.head_is_alone = self.queue.front().is_some_and(|next| next.booked_at >= then);
         done
     }
 
@@ -232,14 +232,16 @@ impl Book {
     /// How long the prefill of a prompt takes by the model, beside the decodes under way. After the request whose step is under
     /// way, the next pays for what they add to a step of its own, and who comes behind shares it.
     pub fn estimate(&self, now: Time, tempo: &Tempo<'_>, prompt_tokens: u32, cached_tokens: u32) -> Duration {
-        let Tempo { model, .. } = tempo;
+        let Tempo { model, late, .. } = tempo;
         let steps = model.steps(prompt_tokens.saturating_sub(cached_tokens));
-        let decodes = self.decodes(now, tempo);
-        if self.queue.len() > 1 {
-            model.prefill_shared(prompt_tokens, cached_tokens) + decodes.mul_f64(steps)
+        let (alone, decodes) = (self.queue.len() <= 1, self.decodes(now, tempo));
+        // Where first tokens are told late, most of what seems to be queued is done.
+        let own = if alone || !late.is_zero() {
+            model.prefill(prompt_tokens, cached_tokens)
         } else {
-            model.prefill(prompt_tokens, cached_tokens) + decodes.mul_f64(steps.max(1.0))
-        }
+            model.prefill_shared(prompt_tokens, cached_tokens)
+        };
+        own + decodes.mul_f64(if alone { steps.max(1.0) } else { steps })
     }
 
     /// How long a step full of prefill takes by the model, beside the same.
@@ -298,7 +300,7 @@ impl Book {
             prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
                 + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
             step_wait: if late.is_zero() { self.step_wait(now, tempo) } else { Duration::ZERO },
-            unbegun_requests: self.unbegun(step_ended),
+            unbegun_requests: if late.is_zero() { self.unbegun(step_ended) } else { 0 },
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             context_tokens: self.context_tokens(now, tempo),

@@ -65,28 +65,33 @@ impl PrefillModel {
 
     /// Engine steps that so many tokens fill.
     pub fn steps(&self, tokens: u32) -> f64 {
-        f64::from(tokens) / f64::from(self.step_tokens.max(1))
+        f64::from(tokens) / self.step_tokens()
     }
 
     /// What prefilling such a prompt adds to steps that others pay for, too.
     pub fn prefill_shared(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
-        let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));
-        let (prompt, cached) = (f64::from(prompt_tokens), f64::from(cached_tokens.min(prompt_tokens)));
-        let seconds = self.steps(prompt_tokens.saturating_sub(cached_tokens)) * self.step
-            + self.token * uncached
-            + self.attention * (prompt * prompt - cached * cached) / 2.0;
+        let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
+        let seconds = uncached / self.step_tokens() * self.step + self.token * uncached + attended;
         Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
     }
 
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
     pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
-        let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));
-        let chunks = (uncached / f64::from(self.step_tokens.max(1))).ceil();
-        let (prompt, cached) = (f64::from(prompt_tokens), f64::from(cached_tokens.min(prompt_tokens)));
-        let seconds = chunks * self.step
-            + (self.token * uncached).max(self.weights * chunks)
-            + self.attention * (prompt * prompt - cached * cached) / 2.0;
+        let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
+        let chunks = (uncached / self.step_tokens()).ceil();
+        let seconds = chunks * self.step + (self.token * uncached).max(self.weights * chunks) + attended;
         Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+    }
+
+    fn step_tokens(&self) -> f64 {
+        f64::from(self.step_tokens.max(1))
+    }
+
+    /// Tokens to be computed, and the seconds that attention takes for them.
+    fn computed(&self, prompt_tokens: u32, cached_tokens: u32) -> (f64, f64) {
+        let (prompt, cached) = (f64::from(prompt_tokens), f64::from(cached_tokens.min(prompt_tokens)));
+        let uncached = f64::from(prompt_tokens.saturating_sub(cached_tokens).max(1));
+        (uncached, self.attention * (prompt * prompt - cached * cached) / 2.0)
     }
 }
 

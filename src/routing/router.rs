@@ -505,7 +505,7 @@ impl Router {
             arrivals_per_second: fleet.arrivals_per_second(now),
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context * fleet.pace(),
-            decode_step_seconds: (self.config.prefill.step + self.config.prefill.weights) * fleet.pace(),
+            decode_step_seconds: self.config.prefill.idle_step().as_secs_f64() * fleet.pace(),
         };
         // Told too late, instances would idle.
         let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });

@@ -12,7 +12,7 @@ use warmpath::routing::{
     Tier, Time,
 };
 use warmpath::sim::{Arrival, Category, Cluster, ClusterConfig, Conditions, Eviction, InstanceConfig, Preset};
-use warmpath::trace::Trace;
+use warmpath::trace::{Synthetic, SyntheticPreset, Trace};
 
 const MODEL: &str = "m";
 
@@ -299,6 +299,23 @@ fn each_condition_shows() {
         setup(PolicyKind::PrefixCost, conditions).replay(&workload, &|_| {})
     };
     assert_ne!(scarce(late), scarce(Duration::ZERO));
+}
+
+#[test]
+fn first_tokens_that_are_told_late_do_not_pass_for_slow_instances() {
+    // Some instance always has a request that is answered and not told of: no queue ever seems to be empty.
+    let synthetic = Synthetic::generate(SyntheticPreset::QwenB, 1, 1050.0);
+    let workload = Workload::synthetic("qwen-b", &synthetic, Some(15_000)).unwrap();
+    let seconds = |answer_delay| {
+        let conditions = Conditions { answer_delay, ..Conditions::default() };
+        let usual = setup(PolicyKind::PrefixCost, conditions);
+        let blocks = 1_024_000 / workload.block_size().tokens();
+        let outcome =
+            Setup { fleet: Fleet { blocks, ..usual.fleet }, time_scale: 0.33, ..usual }.replay(&workload, &|_| {});
+        outcome.ttft_seconds.mean
+    };
+    let (late, soon) = (seconds(Duration::from_secs(1)), seconds(Duration::ZERO));
+    assert!(late < 1.5 * soon, "{late} for {soon}");
 }
 
 fn study(loads: Loads) -> Study {

@@ -257,7 +257,7 @@ impl Fleet {
 
     /// How late first tokens are told.
     pub fn late(&self) -> Duration {
-        Duration::from_secs_f64(self.lateness.seconds(self.pace()).min(LATE_SECONDS_MAX))
+        Duration::from_secs_f64(self.lateness.seconds().min(LATE_SECONDS_MAX))
     }
 
     /// Whether first tokens are told soon enough for the next request to be placed by them.
@@ -345,14 +345,16 @@ impl Fleet {
         };
         reservation.decoding_since = Some(now);
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
-        self.promptness.observe(now, now.since(reservation.booked_at).as_secs_f64(), estimated * pace);
+        let Prefilled { taken, estimated } = member.book.prefilled(now, late, request);
+        let since_booked = now.since(reservation.booked_at).as_secs_f64();
+        self.promptness.observe(now, since_booked, estimated * pace);
         self.pace.observe(taken, estimated);
         self.steps.ended(reservation.instance, now);
-        if let Some(all) = alone {
-            self.lateness.observe(all, estimated);
-        }
         member.book.decode(now, reservation.prompt_tokens);
+        if self.lateness.observe(since_booked, estimated) {
+            self.pace = Pace::default();
+            self.members.values_mut().for_each(|member| member.book.forget_pace());
+        }
         true
     }
 

@@ -108,8 +108,6 @@ pub(super) struct Book {
     queued_prompt_tokens: u64,
     /// Since when what is queued has been at work, as far as we can tell.
     head_since: Time,
-    /// Whether the first that is queued found nothing before it.
-    head_is_alone: bool,
     decode_requests: u32,
     decode_tokens: u64,
     /// The sum of the times, in seconds, at which they had their first tokens.
@@ -160,8 +158,6 @@ pub(super) struct Prefilled {
     pub taken: f64,
     /// Seconds that the model estimated.
     pub estimated: f64,
-    /// Seconds from when it was given to the news of it, where nothing was before it.
-    pub alone: Option<f64>,
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -180,7 +176,6 @@ impl Book {
     pub fn queue(&mut self, now: Time, prefill: Prefill, tempo: &Tempo<'_>) {
         if self.queue.is_empty() {
             self.head_since = now + self.step_under_way(now, tempo);
-            self.head_is_alone = true;
         }
         self.queued += prefill.estimate;
         self.queued_tokens += u64::from(prefill.tokens);
@@ -195,12 +190,12 @@ impl Book {
 
     /// Its first token is there, `late` ago. The request must be in the queue.
     pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
-        let (since, is_alone) = (self.head_since, self.head_is_alone);
+        let since = self.head_since;
         let done = self.withdraw(now, late, request);
-        let (all, estimated) = (now.since(since).as_secs_f64(), done.estimate.as_secs_f64());
-        let taken = (all - late.as_secs_f64()).max(0.0);
+        let taken = (now - late).since(since).as_secs_f64();
+        let estimated = done.estimate.as_secs_f64();
         self.pace.observe(taken, estimated);
-        Prefilled { taken, estimated, alone: is_alone.then_some(all) }
+        Prefilled { taken, estimated }
     }
 
     /// It will not be computed, or nobody waits for it; so it was `late` ago. The request must be in the queue.
@@ -213,7 +208,6 @@ impl Book {
         // What came since then found the instance idle.
         let then = now - late;
         self.head_since = self.queue.front().map_or(then, |next| then.max(next.booked_at));
-        self.head_is_alone = self.queue.front().is_some_and(|next| next.booked_at >= then);
         done
     }
 
@@ -273,6 +267,11 @@ impl Book {
     /// What the model's estimates are to be multiplied by, here; `fleet` is what to multiply them by on average.
     pub fn pace(&self, fleet: f64) -> f64 {
         self.pace.ratio(fleet, PACE_PRIOR)
+    }
+
+    /// What first tokens told of it was wrong.
+    pub fn forget_pace(&mut self) {
+        self.pace = Pace::default();
     }
 
     /// What was prefilled goes on generating.

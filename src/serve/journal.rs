@@ -8,7 +8,8 @@ mod verdict;
 pub use verdict::{Suspect, Verdict};
 
 use super::members::Member;
-use super::telemetry::metrics::{Cached, Compared, Progress, Totals};
+use super::telemetry::metrics::Progress;
+use super::telemetry::totals::{Cached, Compared, Totals};
 use crate::routing::admission::Waited;
 use crate::routing::{Decision, RequestId, Time};
 use parking_lot::Mutex;

@@ -6,8 +6,8 @@ use super::orphans::{Orphan, Orphans};
 use crate::routing::index::IndexError;
 use crate::routing::{Content, Fact, InstanceId, LearnError, Parent, Tier};
 use crate::serve::core::Core;
+use crate::serve::telemetry::instance::InstanceMetrics;
 use crate::serve::telemetry::labels::{EventKind, OrphanFate, SkipReason};
-use crate::serve::telemetry::metrics::InstanceMetrics;
 use std::sync::Arc;
 
 /// What one instance's cache holds, on its way to the router.

@@ -283,16 +283,17 @@ impl Fleet {
                 let in_flight = reach.get(instance.index()).copied().unwrap_or(0) * asked.block_tokens;
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
                 let tempo = self.tempo(instance, member, asked.prefill, fleet_pace, late);
+                let (book, ahead) = (&member.book, member.book.ahead(now, &tempo));
                 let prefill =
-                    |cached| member.book.estimate(now, &tempo, asked.prompt_tokens, cached).mul_f64(tempo.pace);
+                    |cached| book.estimate(now, &tempo, ahead, asked.prompt_tokens, cached).mul_f64(tempo.pace);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
                     prefill: prefill(overlap_tokens),
                     cold_prefill: prefill(0),
-                    full_step: member.book.full_step(now, &tempo).mul_f64(tempo.pace),
-                    load: member.book.load(now, &tempo),
+                    full_step: book.full_step(now, &tempo).mul_f64(tempo.pace),
+                    load: book.load(now, &tempo, ahead),
                 });
             }
         }
@@ -317,10 +318,11 @@ impl Fleet {
         let member = self.members.get(&instance).expect("a candidate is in the fleet");
         let tempo = self.tempo(instance, member, prefill, fleet_pace, late);
         let tokens = prompt_tokens - overlap_tokens;
-        let estimate = member.book.estimate(now, &tempo, prompt_tokens, overlap_tokens);
+        let ahead = member.book.ahead(now, &tempo);
+        let estimate = member.book.estimate(now, &tempo, ahead, prompt_tokens, overlap_tokens);
         let booked = Prefill { request, tokens, prompt_tokens, estimate, booked_at: now };
         if let Some(member) = self.members.get_mut(&instance) {
-            member.book.queue(now, booked, &tempo);
+            member.book.queue(now, booked, &tempo, ahead);
         }
         let reservation = Reservation {
             instance,
@@ -345,13 +347,14 @@ impl Fleet {
         };
         reservation.decoding_since = Some(now);
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        let Prefilled { taken, estimated } = member.book.prefilled(now, late, request);
+        let Prefilled { taken, estimated, may_have_waited, step } = member.book.prefilled(now, late, request);
         let since_booked = now.since(reservation.booked_at).as_secs_f64();
         self.promptness.observe(now, since_booked, estimated * pace);
         self.pace.observe(taken, estimated);
         self.steps.ended(reservation.instance, now);
         member.book.decode(now, reservation.prompt_tokens);
-        if self.lateness.observe(since_booked, estimated) {
+        // Where it waited for others, it is not the news that is late.
+        if !may_have_waited && self.lateness.observe(since_booked, step * pace) {
             self.pace = Pace::default();
             self.members.values_mut().for_each(|member| member.book.forget_pace());
         }
@@ -386,7 +389,7 @@ impl Fleet {
         match reservation.decoding_since {
             Some(since) => member.book.decoded(since, reservation.prompt_tokens),
             None => {
-                member.book.withdraw(now, late, request);
+                member.book.withdrawn(now, late, request);
             }
         }
         true
@@ -407,12 +410,15 @@ impl Fleet {
 
     pub fn states(&self, now: Time, prefill: &PrefillModel) -> Vec<InstanceState> {
         let (fleet_pace, late) = (self.pace(), self.late());
-        let state = |(&instance, member): (&InstanceId, &Member)| InstanceState {
-            instance,
-            model: Arc::clone(&member.model),
-            availability: member.availability,
-            knowledge: member.knowledge,
-            load: member.book.load(now, &self.tempo(instance, member, prefill, fleet_pace, late)),
+        let state = |(&instance, member): (&InstanceId, &Member)| {
+            let tempo = self.tempo(instance, member, prefill, fleet_pace, late);
+            InstanceState {
+                instance,
+                model: Arc::clone(&member.model),
+                availability: member.availability,
+                knowledge: member.knowledge,
+                load: member.book.load(now, &tempo, member.book.ahead(now, &tempo)),
+            }
         };
         self.members.iter().map(state).collect()
     }

@@ -1,69 +1,52 @@
 //! How late the router hears of first tokens.
 //!
-//! Where a request finds nothing before it, its first token takes what its prefill takes, and then as long as the news of it takes.
-//! Among a few requests some hardly waited: so, of the short prompts and of the long ones, those that took least beyond what was
-//! estimated are two points of a straight line, whose slope is the pace and which begins at the lateness. It needs no queue to be
-//! known, which cannot be where news is late, nor a pace, which would take the lateness for slowness. What streams through the router
-//! is known at once; who only asks it for decisions may tell late.
+//! A first token takes a step at least, and then as long as the news of it takes. Most wait for more, but among some hundreds one
+//! hardly does: what it took beyond a step is the lateness. It needs no queue to be known, which cannot be where news is late: some
+//! request is always answered and not told of. What streams through the router is known at once; who only asks it for decisions may
+//! tell late.
 
-/// What first tokens told lately.
-#[derive(Clone, Copy, Debug, Default)]
+/// The least that some first tokens took beyond a step, in seconds.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Lateness {
-    /// Estimated seconds, on average: a prompt is short below.
-    typical: f64,
-    short: Least,
-    long: Least,
-    /// As the last so many tell.
-    found: f64,
-    seconds: f64,
-}
-
-/// Of some first tokens, the one that took least beyond what was estimated.
-#[derive(Clone, Copy, Debug, Default)]
-struct Least {
+    least: f64,
     observed: u32,
-    taken: f64,
-    estimated: f64,
+    /// The same of those before.
+    before: [f64; GROUPS],
 }
 
-/// So many of either kind tell.
-const OBSERVED_MIN: u32 = 64;
-/// The average moves by this share with each.
-const TYPICAL_MOVES: f64 = 0.01;
-/// What is not later than this is as good as at once: a step under way when a request comes takes no less.
+/// First tokens of which the least counts.
+const GROUP: u32 = 256;
+/// In a burst everybody waits: the least of so many groups tells.
+const GROUPS: usize = 4;
+/// What is not later than this is as good as at once: in a fleet that is busy, what waits least seems to be late by most of this.
 const AT_ONCE_SECONDS: f64 = 0.1;
 
-impl Least {
-    fn observe(&mut self, taken: f64, estimated: f64) {
-        if self.observed == 0 || taken - estimated < self.taken - self.estimated {
-            (self.taken, self.estimated) = (taken, estimated);
-        }
-        self.observed += 1;
+impl Default for Lateness {
+    fn default() -> Self {
+        Lateness { least: f64::INFINITY, observed: 0, before: [0.0; GROUPS] }
     }
 }
 
 impl Lateness {
-    /// A first token was told so many seconds after its request was given. Returns whether what was learnt from first tokens so far
-    /// was learnt under a wrong belief of how late they are told.
-    pub fn observe(&mut self, taken: f64, estimated: f64) -> bool {
-        let moves = if self.typical > 0.0 { TYPICAL_MOVES } else { 1.0 };
-        self.typical += (estimated - self.typical) * moves;
-        let kind = if estimated > self.typical { &mut self.long } else { &mut self.short };
-        kind.observe(taken, estimated);
-        if self.short.observed.min(self.long.observed) < OBSERVED_MIN {
+    /// A first token was told so many seconds after its request was given to an instance whose steps take so many, at least. Returns
+    /// whether what was learnt from first tokens so far was learnt under a wrong belief of how late they are told.
+    pub fn observe(&mut self, taken: f64, step: f64) -> bool {
+        self.least = self.least.min((taken - step).max(0.0));
+        self.observed += 1;
+        if self.observed < GROUP {
             return false;
         }
-        let (short, long) = (std::mem::take(&mut self.short), std::mem::take(&mut self.long));
-        let slope = (long.taken - short.taken) / (long.estimated - short.estimated).max(f64::MIN_POSITIVE);
-        let begins = short.taken - slope.max(0.0) * short.estimated;
-        let found = if begins > AT_ONCE_SECONDS { begins } else { 0.0 };
-        // Whatever a burst makes wait is not late: twice it must be so.
-        let seconds = found.min(std::mem::replace(&mut self.found, found));
-        (seconds - std::mem::replace(&mut self.seconds, seconds)).abs() > AT_ONCE_SECONDS
+        let before = self.seconds();
+        self.before.rotate_right(1);
+        self.before[0] = self.least;
+        (self.least, self.observed) = (f64::INFINITY, 0);
+        (self.seconds() - before).abs() > AT_ONCE_SECONDS
     }
 
+    /// None before enough was told.
     pub fn seconds(&self) -> f64 {
-        self.seconds
+        let least = self.before.into_iter().fold(f64::INFINITY, f64::min);
+        if least > AT_ONCE_SECONDS { least } else { 0.0 }
     }
 }
 
@@ -71,44 +54,36 @@ impl Lateness {
 mod tests {
     use super::*;
 
-    fn told(pace: f64, late: f64) -> f64 {
-        let mut lateness = Lateness::default();
-        for request in 0..1000 {
-            let estimated = 0.05 + 0.01 * f64::from(request % 97);
-            // Whoever waits says little of either.
-            let wait = f64::from(request % 7) * 0.3;
-            lateness.observe(pace * estimated + late + 0.02 + wait, estimated);
-        }
-        lateness.seconds()
+    /// Tells of so many first tokens, most of which waited; how often it was found that the belief had been wrong.
+    fn told(lateness: &mut Lateness, first_tokens: u32, late: f64) -> usize {
+        let seconds = |request: u32| 0.02 + 0.05 * f64::from(request % 31) + 0.3 * f64::from(request % 7);
+        (0..first_tokens).filter(|request| lateness.observe(seconds(*request) + late, 0.02)).count()
     }
 
     #[test]
-    fn what_is_late_by_a_second_is_told_from_an_instance_that_is_slow() {
-        for (pace, late) in [(1.0, 0.0), (3.0, 0.0), (0.1, 0.0), (1.0, 1.0), (2.0, 0.5)] {
-            assert!((told(pace, late) - late).abs() < 0.15, "pace {pace}, late {late}: {}", told(pace, late));
+    fn the_least_of_many_waits_is_how_late_the_news_is() {
+        for late in [0.0, 0.05, 0.2, 1.0] {
+            let mut lateness = Lateness::default();
+            told(&mut lateness, 2000, late);
+            let expected = if late > AT_ONCE_SECONDS { late } else { 0.0 };
+            assert!((lateness.seconds() - expected).abs() < 0.01, "{late}: {}", lateness.seconds());
         }
     }
 
     #[test]
     fn what_was_learnt_is_wrong_once_for_each_change() {
         let mut lateness = Lateness::default();
-        let mut wrong = |late: f64| {
-            (0..1000)
-                .filter(|request| {
-                    lateness.observe(late + 0.01 * f64::from(request % 97), 0.01 * f64::from(request % 97))
-                })
-                .count()
-        };
-        assert_eq!([wrong(0.0), wrong(1.0), wrong(1.05), wrong(0.0)], [0, 1, 0, 1]);
+        let wrong = [0.0, 1.0, 1.05, 0.0].map(|late| told(&mut lateness, 2000, late));
+        assert_eq!(wrong, [0, 1, 0, 1]);
     }
 
     #[test]
-    fn few_observations_and_prompts_that_are_all_alike_say_nothing() {
+    fn a_burst_and_a_few_first_tokens_say_nothing() {
         let mut lateness = Lateness::default();
-        (0..10).for_each(|request| _ = lateness.observe(5.0, 0.1 * f64::from(request)));
-        assert_eq!(lateness.seconds(), 0.0);
-        let mut lateness = Lateness::default();
-        (0..1000).for_each(|_| _ = lateness.observe(5.0, 0.1));
-        assert_eq!(lateness.seconds(), 0.0);
+        told(&mut lateness, GROUP * (GROUPS as u32 - 1), 1.0);
+        assert_eq!(lateness.seconds(), 0.0, "a few");
+        told(&mut lateness, GROUP, 0.0);
+        told(&mut lateness, GROUP * (GROUPS as u32 - 1), 1.0);
+        assert_eq!(lateness.seconds(), 0.0, "a burst");
     }
 }

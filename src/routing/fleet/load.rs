@@ -102,7 +102,7 @@ pub(super) struct Tempo<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     /// Prefills in the order in which they were given.
-    queue: VecDeque<Prefill>,
+    queue: VecDeque<Queued>,
     queued: Duration,
     queued_tokens: u64,
     queued_prompt_tokens: u64,
@@ -142,7 +142,7 @@ const REPORT_LATE_MAX: Duration = Duration::from_millis(1500);
 /// A report says nothing about what is later than this.
 const REPORT_LASTS: Duration = Duration::from_secs(30);
 
-/// A prefill to be queued. The estimate is the model's: the account corrects it by what it has learnt.
+/// A prefill to be queued. Estimates are the model's: the account corrects them by what it has learnt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prefill {
     pub request: RequestId,
@@ -152,12 +152,36 @@ pub(super) struct Prefill {
     pub booked_at: Time,
 }
 
+/// A prefill that is queued.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    prefill: Prefill,
+    /// The estimate of a step in which nothing is prefilled.
+    step: Duration,
+    /// When the step ends that was under way when it was given, if that was such a step: not before does its prefill begin.
+    begins_at: Time,
+}
+
+/// What of a queue is still to be done, as far as is believed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ahead {
+    requests: usize,
+    /// Of those, how many have not begun.
+    unbegun: usize,
+    /// From when the first begins, or from now where it has.
+    wait: Duration,
+}
+
 /// What a first token tells of how fast an instance prefills.
 pub(super) struct Prefilled {
     /// Seconds that it took, as far as can be told.
     pub taken: f64,
     /// Seconds that the model estimated.
     pub estimated: f64,
+    /// Whether the instance says that others wait there, which it may have done, too.
+    pub may_have_waited: bool,
+    /// Seconds that the model estimated for a step in which nothing is prefilled.
+    pub step: f64,
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -173,9 +197,11 @@ const STEPS_TOLD: f64 = 8.0;
 
 impl Book {
     /// A request was given.
-    pub fn queue(&mut self, now: Time, prefill: Prefill, tempo: &Tempo<'_>) {
+    pub fn queue(&mut self, now: Time, prefill: Prefill, tempo: &Tempo<'_>, ahead: Ahead) {
+        let step = self.step(now, tempo);
+        let begins_at = if ahead.requests == 0 { now + self.step_under_way(now, tempo) } else { now };
         if self.queue.is_empty() {
-            self.head_since = now + self.step_under_way(now, tempo);
+            self.head_since = begins_at;
         }
         self.queued += prefill.estimate;
         self.queued_tokens += u64::from(prefill.tokens);
@@ -184,30 +210,35 @@ impl Book {
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
         self.estimated += prefill.estimate;
-        self.queue.push_back(prefill);
+        self.queue.push_back(Queued { prefill, step, begins_at });
         self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
     /// Its first token is there, `late` ago. The request must be in the queue.
     pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
-        let since = self.head_since;
-        let done = self.withdraw(now, late, request);
+        let (since, queued) = (self.head_since, self.queue.len() as u32);
+        let Queued { prefill, step, .. } = self.withdraw(now, late, request);
         let taken = (now - late).since(since).as_secs_f64();
-        let estimated = done.estimate.as_secs_f64();
+        let estimated = prefill.estimate.as_secs_f64();
         self.pace.observe(taken, estimated);
-        Prefilled { taken, estimated }
+        let may_have_waited = self.recent(now).is_some_and(|reported| reported.waiting > queued / 2);
+        Prefilled { taken, estimated, may_have_waited, step: step.as_secs_f64() }
     }
 
     /// It will not be computed, or nobody waits for it; so it was `late` ago. The request must be in the queue.
-    pub fn withdraw(&mut self, now: Time, late: Duration, request: RequestId) -> Prefill {
-        let at = self.queue.iter().position(|prefill| prefill.request == request).expect("a prefill is queued once");
-        let done = self.queue.remove(at).expect("the position was just found");
-        self.queued -= done.estimate;
-        self.queued_tokens -= u64::from(done.tokens);
-        self.queued_prompt_tokens -= u64::from(done.prompt_tokens);
+    pub fn withdrawn(&mut self, now: Time, late: Duration, request: RequestId) {
+        self.withdraw(now, late, request);
+    }
+
+    fn withdraw(&mut self, now: Time, late: Duration, request: RequestId) -> Queued {
+        let at = self.queue.iter().position(|queued| queued.prefill.request == request);
+        let done = at.and_then(|at| self.queue.remove(at)).expect("a prefill is queued once");
+        self.queued -= done.prefill.estimate;
+        self.queued_tokens -= u64::from(done.prefill.tokens);
+        self.queued_prompt_tokens -= u64::from(done.prefill.prompt_tokens);
         // What came since then found the instance idle.
         let then = now - late;
-        self.head_since = self.queue.front().map_or(then, |next| then.max(next.booked_at));
+        self.head_since = self.queue.front().map_or(then, |next| then.max(next.begins_at));
         done
     }
 
@@ -225,17 +256,25 @@ impl Book {
 
     /// How long the prefill of a prompt takes by the model, beside the decodes under way. After the request whose step is under
     /// way, the next pays for what they add to a step of its own, and who comes behind shares it.
-    pub fn estimate(&self, now: Time, tempo: &Tempo<'_>, prompt_tokens: u32, cached_tokens: u32) -> Duration {
-        let Tempo { model, late, .. } = tempo;
-        let steps = model.steps(prompt_tokens.saturating_sub(cached_tokens));
-        let (alone, decodes) = (self.queue.len() <= 1, self.decodes(now, tempo));
-        // Where first tokens are told late, most of what seems to be queued is done.
-        let own = if alone || !late.is_zero() {
-            model.prefill(prompt_tokens, cached_tokens)
-        } else {
-            model.prefill_shared(prompt_tokens, cached_tokens)
-        };
-        own + decodes.mul_f64(if alone { steps.max(1.0) } else { steps })
+    pub fn estimate(
+        &self,
+        now: Time,
+        tempo: &Tempo<'_>,
+        ahead: Ahead,
+        prompt_tokens: u32,
+        cached_tokens: u32,
+    ) -> Duration {
+        let Tempo { model, .. } = tempo;
+        let (steps, decodes) = (model.steps(prompt_tokens.saturating_sub(cached_tokens)), self.decodes(now, tempo));
+        match ahead.requests {
+            0 | 1 => model.prefill(prompt_tokens, cached_tokens) + decodes.mul_f64(steps.max(1.0)),
+            _ => model.prefill_shared(prompt_tokens, cached_tokens) + decodes.mul_f64(steps),
+        }
+    }
+
+    /// How long a step without prefill takes by the model.
+    fn step(&self, now: Time, tempo: &Tempo<'_>) -> Duration {
+        tempo.model.idle_step() + self.decodes(now, tempo)
     }
 
     /// How long a step full of prefill takes by the model, beside the same.
@@ -252,11 +291,6 @@ impl Book {
     fn context_tokens(&self, now: Time, tempo: &Tempo<'_>) -> u64 {
         let seconds = f64::from(self.decode_requests) * now.as_secs_f64() - self.decode_since;
         self.decode_tokens + (seconds.max(0.0) * tempo.tokens_per_second) as u64
-    }
-
-    fn unbegun(&self, step_ended: Time) -> u32 {
-        let latest = self.queue.iter().rev().take(UNBEGUN_MAX);
-        latest.take_while(|prefill| prefill.booked_at > step_ended).count() as u32
     }
 
     /// Requests given and not ended.
@@ -290,16 +324,14 @@ impl Book {
     }
 
     /// How it stands.
-    pub fn load(&self, now: Time, tempo: &Tempo<'_>) -> Load {
-        let &Tempo { pace, late, step_ended, .. } = tempo;
-        let recent = self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS);
+    pub fn load(&self, now: Time, tempo: &Tempo<'_>, ahead: Ahead) -> Load {
+        let recent = self.recent(now);
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
-            prefill_wait: if late.is_zero() { self.wait(now, pace) } else { self.wait_untold(now, pace, late) }
-                + if recent.is_some() { self.foreign_wait(pace) } else { Duration::ZERO },
-            step_wait: if late.is_zero() { self.step_wait(now, tempo) } else { Duration::ZERO },
-            unbegun_requests: if late.is_zero() { self.unbegun(step_ended) } else { 0 },
+            prefill_wait: ahead.wait + if recent.is_some() { self.foreign_wait(tempo.pace) } else { Duration::ZERO },
+            step_wait: if ahead.requests == 0 { self.step_under_way(now, tempo) } else { self.head_since.since(now) },
+            unbegun_requests: ahead.unbegun as u32,
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
             context_tokens: self.context_tokens(now, tempo),
@@ -308,10 +340,15 @@ impl Book {
             assigned_tokens: self.assigned_tokens,
             prefill_prompt_tokens: self.queued_prompt_tokens,
             reported: self.reported.map(|(_, reported)| reported),
-            recent: recent.map(|(_, reported)| reported),
+            recent,
             reported_at: self.reported.map(|(at, _)| at),
             foreign_requests: if recent.is_some() { self.foreign.requests } else { 0 },
         }
+    }
+
+    /// What it said of itself, not too long ago.
+    fn recent(&self, now: Time) -> Option<Reported> {
+        self.reported.filter(|(at, _)| now.since(*at) < REPORT_LASTS).map(|(_, reported)| reported)
     }
 
     /// Others' prefills are taken to be like ours on average.
@@ -322,26 +359,33 @@ impl Book {
         }
     }
 
-    /// The same where first tokens are told late: what should be done by now and could not be told yet is believed to be.
-    fn wait_untold(&self, now: Time, pace: f64, late: Duration) -> Duration {
-        let (mut ends, mut least) = (self.head_since, Duration::ZERO);
-        for prefill in &self.queue {
-            let takes = prefill.estimate.mul_f64(pace);
-            ends = ends.max(prefill.booked_at) + takes;
-            let is_untold = ends <= now && now.since(ends) < late;
-            least += if is_untold { Duration::ZERO } else { takes.mul_f64(1.0 - DONE_MAX) };
+    /// What a new request would find before it. Where first tokens are told late, what should be done by now and could not be told
+    /// yet is believed to be.
+    pub fn ahead(&self, now: Time, tempo: &Tempo<'_>) -> Ahead {
+        let &Tempo { pace, late, step_ended, .. } = tempo;
+        let step_ended = step_ended - late;
+        if late.is_zero() {
+            let queued = self.queued.mul_f64(pace);
+            let done = now.since(self.head_since).min(queued.mul_f64(DONE_MAX));
+            let latest = self.queue.iter().rev().take(UNBEGUN_MAX);
+            let unbegun = latest.take_while(|queued| queued.prefill.booked_at > step_ended).count();
+            return Ahead { requests: self.queue.len(), unbegun, wait: queued - done };
         }
-        ends.since(now).max(least)
-    }
-
-    fn wait(&self, now: Time, pace: f64) -> Duration {
-        let queued = self.queued.mul_f64(pace);
-        let done = now.since(self.head_since).min(queued.mul_f64(DONE_MAX));
-        queued - done
-    }
-
-    fn step_wait(&self, now: Time, tempo: &Tempo<'_>) -> Duration {
-        if self.queue.is_empty() { self.step_under_way(now, tempo) } else { self.head_since.since(now) }
+        let (mut ends, mut least, mut ahead) = (self.head_since, Duration::ZERO, Ahead::default());
+        for Queued { prefill, begins_at, .. } in &self.queue {
+            let begins = ends.max(*begins_at);
+            let takes = prefill.estimate.mul_f64(pace);
+            ends = begins + takes;
+            let is_untold = ends <= now && now.since(ends) < late;
+            if !is_untold {
+                let is_unbegun = begins > now && prefill.booked_at > step_ended && ahead.unbegun < UNBEGUN_MAX;
+                ahead.unbegun += usize::from(is_unbegun);
+                ahead.requests += 1;
+                least += takes.mul_f64(1.0 - DONE_MAX);
+            }
+        }
+        ahead.wait = ends.since(now.max(self.head_since)).max(least);
+        ahead
     }
 
     /// How long the step goes on in which nothing but decodes is under way: whoever comes begins with the next one.
@@ -349,9 +393,8 @@ impl Book {
         if self.decode_requests == 0 {
             return Duration::ZERO;
         }
-        let step = tempo.model.idle_step() + self.decodes(now, tempo);
-        let step = step.as_secs_f64() * tempo.pace;
-        let since = now.since(tempo.step_ended).as_secs_f64();
+        let step = self.step(now, tempo).as_secs_f64() * tempo.pace;
+        let since = now.since(tempo.step_ended - tempo.late).as_secs_f64();
         let left = if since > step * STEPS_TOLD { step / 2.0 } else { step - since % step };
         Duration::from_secs_f64(left)
     }

@@ -25,7 +25,7 @@ use super::index::Use;
 use super::policy::Candidate;
 use super::prefill::PrefillModel;
 use super::request::SessionKey;
-use super::time::Time;
+use super::time::{Time, duration, times};
 use footprint::InFlight;
 use lateness::Lateness;
 use load::{Book, Prefill, Prefilled, Tempo};
@@ -257,7 +257,7 @@ impl Fleet {
 
     /// How late first tokens are told.
     pub fn late(&self) -> Duration {
-        Duration::from_secs_f64(self.lateness.seconds().min(LATE_SECONDS_MAX))
+        duration(self.lateness.seconds().min(LATE_SECONDS_MAX))
     }
 
     /// Whether first tokens are told soon enough for the next request to be placed by them.
@@ -284,15 +284,14 @@ impl Fleet {
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
                 let tempo = self.tempo(instance, member, asked.prefill, fleet_pace, late);
                 let (book, ahead) = (&member.book, member.book.ahead(now, &tempo));
-                let prefill =
-                    |cached| book.estimate(now, &tempo, ahead, asked.prompt_tokens, cached).mul_f64(tempo.pace);
+                let prefill = |cached| times(tempo.pace, ahead.estimate(&tempo, asked.prompt_tokens, cached));
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
                     prefill: prefill(overlap_tokens),
                     cold_prefill: prefill(0),
-                    full_step: book.full_step(now, &tempo).mul_f64(tempo.pace),
+                    full_step: times(tempo.pace, ahead.full_step(&tempo)),
                     load: book.load(now, &tempo, ahead),
                 });
             }
@@ -319,7 +318,7 @@ impl Fleet {
         let tempo = self.tempo(instance, member, prefill, fleet_pace, late);
         let tokens = prompt_tokens - overlap_tokens;
         let ahead = member.book.ahead(now, &tempo);
-        let estimate = member.book.estimate(now, &tempo, ahead, prompt_tokens, overlap_tokens);
+        let estimate = ahead.estimate(&tempo, prompt_tokens, overlap_tokens);
         let booked = Prefill { request, tokens, prompt_tokens, estimate, booked_at: now };
         if let Some(member) = self.members.get_mut(&instance) {
             member.book.queue(now, booked, &tempo, ahead);

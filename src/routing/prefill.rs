@@ -1,5 +1,6 @@
 //! How long a prompt takes to prefill, as the router estimates it.
 
+use super::time::duration;
 use std::time::Duration;
 
 /// Prefill and decode cost of one instance, fitted per (model, GPU, tensor parallelism).
@@ -50,17 +51,17 @@ impl PrefillModel {
     /// Time of a step that prefills as much as one can.
     pub fn full_step(&self) -> Duration {
         let seconds = self.step + (self.token * f64::from(self.step_tokens)).max(self.weights);
-        Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+        duration(seconds.clamp(0.0, MAX_SECONDS))
     }
 
     /// Time of a step in which next to nothing is computed.
     pub fn idle_step(&self) -> Duration {
-        Duration::from_secs_f64((self.step + self.weights).clamp(0.0, MAX_SECONDS))
+        duration((self.step + self.weights).clamp(0.0, MAX_SECONDS))
     }
 
     /// What decodes under way, attending to so many tokens, add to each step.
     pub fn decode_step(&self, context_tokens: u64) -> Duration {
-        Duration::from_secs_f64((self.decode_context * context_tokens as f64).clamp(0.0, MAX_SECONDS))
+        duration((self.decode_context * context_tokens as f64).clamp(0.0, MAX_SECONDS))
     }
 
     /// Engine steps that so many tokens fill.
@@ -72,7 +73,7 @@ impl PrefillModel {
     pub fn prefill_shared(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
         let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
         let seconds = uncached / self.step_tokens() * self.step + self.token * uncached + attended;
-        Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+        duration(seconds.clamp(0.0, MAX_SECONDS))
     }
 
     /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
@@ -80,7 +81,7 @@ impl PrefillModel {
         let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
         let chunks = (uncached / self.step_tokens()).ceil();
         let seconds = chunks * self.step + (self.token * uncached).max(self.weights * chunks) + attended;
-        Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
+        duration(seconds.clamp(0.0, MAX_SECONDS))
     }
 
     fn step_tokens(&self) -> f64 {

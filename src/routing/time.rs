@@ -40,6 +40,17 @@ impl Time {
     }
 }
 
+/// A duration of so many seconds, to the nanosecond below: none where negative or not a number. What std offers rounds to the nearest,
+/// and takes ten times as long; an estimate takes a dozen of them for each candidate.
+pub(super) fn duration(seconds: f64) -> Duration {
+    Duration::from_nanos((seconds * 1e9) as u64)
+}
+
+/// So many times as long.
+pub(super) fn times(factor: f64, length: Duration) -> Duration {
+    duration(factor * length.as_secs_f64())
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, later_by: Duration) -> Time {

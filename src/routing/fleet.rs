@@ -353,7 +353,7 @@ impl Fleet {
         self.steps.ended(reservation.instance, now);
         member.book.decode(now, reservation.prompt_tokens);
         // Where it waited for others, it is not the news that is late.
-        if !may_have_waited && self.lateness.observe(since_booked, step * pace) {
+        if !may_have_waited && self.lateness.observe(since_booked, estimated.max(step) * pace) {
             self.pace = Pace::default();
             self.members.values_mut().for_each(|member| member.book.forget_pace());
         }

@@ -1,20 +1,23 @@
 //! How late the router hears of first tokens.
 //!
-//! A first token takes a step at least, and then as long as the news of it takes. Most wait for more, but among some hundreds one
-//! hardly does: what it took beyond a step is the lateness. It needs no queue to be known, which cannot be where news is late: some
-//! request is always answered and not told of. What streams through the router is known at once; who only asks it for decisions may
+//! A first token takes its own prefill, and then as long as the news of it takes. Most wait for more, but among some hundreds the
+//! soonest hardly did: what it took beyond its own is the lateness. It needs no queue to be known, which cannot be where news is late:
+//! some request is always answered and not told of. Nor does it need a pace that is right, which cannot be before lateness is known:
+//! the soonest are short, and theirs is about a step. What streams through the router is known at once; who only asks it for decisions may
 //! tell late.
 
-/// The least that some first tokens took beyond a step, in seconds.
+/// What the soonest of some first tokens took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lateness {
-    least: f64,
+    soonest: f64,
+    /// Beyond its own prefill.
+    beyond: f64,
     observed: u32,
     /// The same of those before.
     before: [f64; GROUPS],
 }
 
-/// First tokens of which the least counts.
+/// First tokens of which the soonest counts.
 const GROUP: u32 = 256;
 /// In a burst everybody waits: the least of so many groups tells.
 const GROUPS: usize = 4;
@@ -23,23 +26,25 @@ const AT_ONCE_SECONDS: f64 = 0.1;
 
 impl Default for Lateness {
     fn default() -> Self {
-        Lateness { least: f64::INFINITY, observed: 0, before: [0.0; GROUPS] }
+        Lateness { soonest: f64::INFINITY, beyond: 0.0, observed: 0, before: [0.0; GROUPS] }
     }
 }
 
 impl Lateness {
-    /// A first token was told so many seconds after its request was given to an instance whose steps take so many, at least. Returns
-    /// whether what was learnt from first tokens so far was learnt under a wrong belief of how late they are told.
-    pub fn observe(&mut self, taken: f64, step: f64) -> bool {
-        self.least = self.least.min((taken - step).max(0.0));
+    /// A first token was told so many seconds after its request was given, whose own prefill takes so many. Returns whether what was
+    /// learnt from first tokens so far was learnt under a wrong belief of how late they are told.
+    pub fn observe(&mut self, taken: f64, own: f64) -> bool {
+        if taken < self.soonest {
+            (self.soonest, self.beyond) = (taken, (taken - own).max(0.0));
+        }
         self.observed += 1;
         if self.observed < GROUP {
             return false;
         }
         let before = self.seconds();
         self.before.rotate_right(1);
-        self.before[0] = self.least;
-        (self.least, self.observed) = (f64::INFINITY, 0);
+        self.before[0] = self.beyond;
+        (self.soonest, self.observed) = (f64::INFINITY, 0);
         (self.seconds() - before).abs() > AT_ONCE_SECONDS
     }
 
@@ -75,6 +80,13 @@ mod tests {
         let mut lateness = Lateness::default();
         let wrong = [0.0, 1.0, 1.05, 0.0].map(|late| told(&mut lateness, 2000, late));
         assert_eq!(wrong, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn prompts_that_all_take_long_are_not_late() {
+        let mut lateness = Lateness::default();
+        (0..2000).for_each(|request| _ = lateness.observe(0.5 + 0.01 * f64::from(request % 7), 0.5));
+        assert_eq!(lateness.seconds(), 0.0);
     }
 
     #[test]

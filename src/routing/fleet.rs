@@ -346,14 +346,14 @@ impl Fleet {
         };
         reservation.decoding_since = Some(now);
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
-        let Prefilled { taken, estimated, may_have_waited, step } = member.book.prefilled(now, late, request);
+        let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
         let since_booked = now.since(reservation.booked_at).as_secs_f64();
         self.promptness.observe(now, since_booked, estimated * pace);
         self.pace.observe(taken, estimated);
         self.steps.ended(reservation.instance, now);
         member.book.decode(now, reservation.prompt_tokens);
         // Where it waited for others, it is not the news that is late.
-        if !may_have_waited && self.lateness.observe(since_booked, estimated.max(step) * pace) {
+        if alone.is_some_and(|seconds| self.lateness.observe(since_booked, seconds * pace)) {
             self.pace = Pace::default();
             self.members.values_mut().for_each(|member| member.book.forget_pace());
         }
@@ -388,7 +388,7 @@ impl Fleet {
         match reservation.decoding_since {
             Some(since) => member.book.decoded(since, reservation.prompt_tokens),
             None => {
-                member.book.withdrawn(now, late, request);
+                member.book.withdraw(now, late, request);
             }
         }
         true

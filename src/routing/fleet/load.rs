@@ -154,10 +154,10 @@ pub(super) struct Prefill {
 
 /// A prefill that is queued.
 #[derive(Clone, Copy, Debug)]
-struct Queued {
+pub(super) struct Queued {
     prefill: Prefill,
-    /// The estimate of a step in which nothing is prefilled.
-    step: Duration,
+    /// The least that it takes by the model: a step.
+    alone: Duration,
     /// When the step ends that was under way when it was given, if that was such a step: not before does its prefill begin.
     begins_at: Time,
 }
@@ -206,10 +206,8 @@ pub(super) struct Prefilled {
     pub taken: f64,
     /// Seconds that the model estimated.
     pub estimated: f64,
-    /// Whether the instance says that others wait there, which it may have done, too.
-    pub may_have_waited: bool,
-    /// Seconds that the model estimated for a step in which nothing is prefilled.
-    pub step: f64,
+    /// The same where it is alone in its step; none where the instance says that others wait there, as it may have done, too.
+    pub alone: Option<f64>,
 }
 
 /// A queue that outlasts its estimate is still not over: it is never believed to be done beyond this share. Short of that it
@@ -238,27 +236,23 @@ impl Book {
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
         self.estimated += prefill.estimate;
-        self.queue.push_back(Queued { prefill, step, begins_at });
+        self.queue.push_back(Queued { prefill, alone: prefill.estimate.max(step), begins_at });
         self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
     /// Its first token is there, `late` ago. The request must be in the queue.
     pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
         let (since, queued) = (self.head_since, self.queue.len() as u32);
-        let Queued { prefill, step, .. } = self.withdraw(now, late, request);
+        let Queued { prefill, alone, .. } = self.withdraw(now, late, request);
         let taken = (now - late).since(since).as_secs_f64();
         let estimated = prefill.estimate.as_secs_f64();
         self.pace.observe(taken, estimated);
         let may_have_waited = self.recent(now).is_some_and(|reported| reported.waiting > queued / 2);
-        Prefilled { taken, estimated, may_have_waited, step: step.as_secs_f64() }
+        Prefilled { taken, estimated, alone: (!may_have_waited).then_some(alone.as_secs_f64()) }
     }
 
     /// It will not be computed, or nobody waits for it; so it was `late` ago. The request must be in the queue.
-    pub fn withdrawn(&mut self, now: Time, late: Duration, request: RequestId) {
-        self.withdraw(now, late, request);
-    }
-
-    fn withdraw(&mut self, now: Time, late: Duration, request: RequestId) -> Queued {
+    pub fn withdraw(&mut self, now: Time, late: Duration, request: RequestId) -> Queued {
         let at = self.queue.iter().position(|queued| queued.prefill.request == request);
         let done = at.and_then(|at| self.queue.remove(at)).expect("a prefill is queued once");
         self.queued -= done.prefill.estimate;

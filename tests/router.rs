@@ -158,7 +158,8 @@ proptest! {
                     (decision.instance, decision.prompt_tokens, decision.overlap_tokens, Some(decision.best_overlap_tokens)),
                     (chosen.instance, explained.prompt_tokens, chosen.overlap_tokens, best)
                 );
-                prop_assert_eq!(decision.expected_ttft, chosen.load.step_wait + chosen.load.prefill_wait + chosen.prefill);
+                let ttft = Duration::from_secs_f64(chosen.ttft_seconds());
+                prop_assert!(decision.expected_ttft.abs_diff(ttft) <= Duration::from_nanos(1));
                 if let Some(costs) = explained.costs {
                     prop_assert_eq!(costs.len(), explained.candidates.len());
                 }
@@ -431,10 +432,10 @@ fn a_report_tells_of_the_requests_of_others_and_never_of_our_own() {
     reported(&router, 1, 1, 1);
     assert_eq!((load(1).foreign_requests, load(1).requests()), (0, 2));
 
-    let wait = load(1).prefill_wait;
+    let wait = load(1).prefill_wait_seconds;
     reported(&router, 3, 2, 1);
     assert_eq!((load(1).foreign_requests, load(1).requests(), load(1).prefill_requests), (3, 5, 2));
-    assert!(load(1).prefill_wait > wait);
+    assert!(load(1).prefill_wait_seconds > wait);
 
     // Ours end, and what is reported then may be of a moment before.
     own.iter().for_each(|&request| router.learn(Fact::Abandoned { request }, Time::ZERO).unwrap());
@@ -468,17 +469,21 @@ fn reports_that_are_a_second_late_do_not_take_our_own_requests_for_others() {
     assert_eq!((0..50).map(|tick| report(5, 12_000 + 100 * tick)).max(), Some(5), "and in the end they are someone's");
 }
 
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
 /// A router with requests in decode at each of its instances, and how long a step of theirs takes.
 fn decoding(instances: u16) -> (Router, Duration, Vec<RequestId>) {
     let router = router(PolicyKind::PrefixCost, instances);
-    let prefill = Config::default().prefill;
-    let first = Time::ZERO + prefill.prefill(100, 0);
+    let model = Config::default().prefill;
+    let first = Time::ZERO + seconds(model.prefill_seconds(100, 0));
     let placed: Vec<_> =
         (0..u64::from(instances)).map(|id| route(&router, &contents(&[id]), 100, Time::ZERO).unwrap()).collect();
     let requests: Vec<RequestId> = placed.iter().map(|placed| placed.request).collect();
     requests.iter().for_each(|&request| router.learn(Fact::FirstToken { request }, first).unwrap());
     assert!((0..instances).all(|at| placed.iter().any(|placed| placed.instance == InstanceId(at))));
-    (router, prefill.idle_step() + prefill.decode_step(100), requests)
+    (router, seconds(model.idle_step_seconds() + model.decode_seconds(100)), requests)
 }
 
 #[test]
@@ -486,7 +491,7 @@ fn who_comes_waits_for_the_step_under_way_and_goes_where_it_ends_first() {
     let (router, step, _) = decoding(2);
     let millis = Duration::from_millis;
     let at = Time::ZERO + Duration::from_secs(2);
-    let wait = |instance: usize, now| router.instances(now)[instance].load.step_wait;
+    let wait = |instance: usize, now| seconds(router.instances(now)[instance].load.step_wait_seconds);
     let is_near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_micros(1);
     assert!(is_near(wait(0, at), step / 2), "when it ends is not known any more: {:?}", wait(0, at));
     router.learn(Fact::Stepped { instance: InstanceId(0) }, at).unwrap();
@@ -497,7 +502,8 @@ fn who_comes_waits_for_the_step_under_way_and_goes_where_it_ends_first() {
     assert!(is_near(wait(0, later), step - millis(1)), "steps that nothing is told of end, too: {:?}", wait(0, later));
     let placed = route(&router, &contents(&[9]), 100, now).unwrap();
     assert_eq!(placed.instance, InstanceId(0));
-    let alone = Config::default().prefill.prefill(100, 0) + Config::default().prefill.decode_step(100);
+    let model = Config::default().prefill;
+    let alone = seconds(model.prefill_seconds(100, 0) + model.decode_seconds(100));
     assert!(is_near(placed.expected_ttft, step - millis(8) + alone), "{:?}", placed.expected_ttft);
 }
 
@@ -513,7 +519,7 @@ fn what_comes_within_a_step_shares_the_next_one() {
     // The step between them is told to be over: both have begun.
     router.learn(Fact::Stepped { instance: InstanceId(0) }, at + step).unwrap();
     assert_eq!((load(at + step).unbegun_requests, load(at + step).prefill_requests), (0, 2));
-    assert!(second.expected_ttft < first.expected_ttft + Config::default().prefill.prefill(100, 0));
+    assert!(second.expected_ttft < first.expected_ttft + seconds(Config::default().prefill.prefill_seconds(100, 0)));
 }
 
 #[test]
@@ -537,7 +543,7 @@ fn what_is_generated_is_attended_to_as_well() {
 #[test]
 fn decodes_under_way_are_expected_to_delay_first_tokens() {
     let config = Config::default();
-    let alone = config.prefill.prefill(100, 0);
+    let alone = seconds(config.prefill.prefill_seconds(100, 0));
     let beside = |decodes: u64| {
         let router = router(PolicyKind::PrefixCost, 1);
         let mut now = Time::ZERO;
@@ -550,13 +556,14 @@ fn decodes_under_way_are_expected_to_delay_first_tokens() {
         [0, 1, 2].map(|id| route(&router, &contents(&[1000 + id]), 100, now).unwrap().expected_ttft)
     };
     let [none, two, four] = [0, 2, 4].map(beside);
-    let a_step = config.prefill.decode_step(200_000);
+    let a_step = seconds(config.prefill.decode_seconds(200_000));
     let near = |a: Duration, b: Duration| assert!(a.abs_diff(b) < Duration::from_micros(10), "{a:?}, not {b:?}");
     near(none[0], alone);
     // A step with nothing but decodes has just begun.
-    let idle = config.prefill.idle_step();
+    let idle = seconds(config.prefill.idle_step_seconds());
     near(two[0], idle + a_step + alone + a_step);
     near(four[0], idle + 2 * a_step + alone + 2 * a_step);
     near(two[1] - two[0], alone + a_step);
-    near(two[2] - two[1], config.prefill.prefill_shared(100, 0) + a_step.mul_f64(config.prefill.steps(100)));
+    let shared = seconds(config.prefill.shared_prefill_seconds(100, 0));
+    near(two[2] - two[1], shared + a_step.mul_f64(config.prefill.steps(100)));
 }

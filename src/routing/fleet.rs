@@ -25,7 +25,7 @@ use super::index::Use;
 use super::policy::Candidate;
 use super::prefill::PrefillModel;
 use super::request::SessionKey;
-use super::time::{Time, duration, times};
+use super::time::{Time, duration};
 use footprint::InFlight;
 use lateness::Lateness;
 use load::{Book, Prefill, Prefilled, Tempo};
@@ -284,14 +284,14 @@ impl Fleet {
                 let overlap_tokens = (asked.cached)(instance).max(in_flight);
                 let tempo = self.tempo(instance, member, asked.prefill, fleet_pace, late);
                 let (book, ahead) = (&member.book, member.book.ahead(now, &tempo));
-                let prefill = |cached| times(tempo.pace, ahead.estimate(&tempo, asked.prompt_tokens, cached));
+                let prefill = |cached| tempo.pace * ahead.estimate(&tempo, asked.prompt_tokens, cached);
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
                     knowledge: member.knowledge,
-                    prefill: prefill(overlap_tokens),
-                    cold_prefill: prefill(0),
-                    full_step: times(tempo.pace, ahead.full_step(&tempo)),
+                    prefill_seconds: prefill(overlap_tokens),
+                    cold_prefill_seconds: prefill(0),
+                    full_step_seconds: tempo.pace * ahead.full_step(&tempo),
                     load: book.load(now, &tempo, ahead),
                 });
             }
@@ -318,7 +318,7 @@ impl Fleet {
         let tempo = self.tempo(instance, member, prefill, fleet_pace, late);
         let tokens = prompt_tokens - overlap_tokens;
         let ahead = member.book.ahead(now, &tempo);
-        let estimate = ahead.estimate(&tempo, prompt_tokens, overlap_tokens);
+        let estimate = duration(ahead.estimate(&tempo, prompt_tokens, overlap_tokens));
         let booked = Prefill { request, tokens, prompt_tokens, estimate, booked_at: now };
         if let Some(member) = self.members.get_mut(&instance) {
             member.book.queue(now, booked, &tempo, ahead);
@@ -347,7 +347,7 @@ impl Fleet {
         reservation.decoding_since = Some(now);
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
         let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
-        let since_booked = now.since(reservation.booked_at).as_secs_f64();
+        let since_booked = now.seconds_since(reservation.booked_at);
         self.promptness.observe(now, since_booked, estimated * pace);
         self.pace.observe(taken, estimated);
         self.steps.ended(reservation.instance, now);
@@ -365,7 +365,7 @@ impl Fleet {
         if let Some(reservation) = self.reservations.get(&request) {
             self.steps.ended(reservation.instance, now);
             if let Some(since) = reservation.decoding_since {
-                self.decoding.observe(f64::from(output_tokens.saturating_sub(1)), now.since(since).as_secs_f64());
+                self.decoding.observe(f64::from(output_tokens.saturating_sub(1)), now.seconds_since(since));
             }
         }
         let known = self.release(now, request);

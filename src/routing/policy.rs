@@ -40,7 +40,6 @@ use super::fleet::Load;
 use super::request::SessionKey;
 use super::time::Time;
 use std::cmp::Ordering;
-use std::time::Duration;
 use tuning::Parameter;
 
 /// What a policy sees.
@@ -83,14 +82,21 @@ pub struct Candidate {
     pub overlap_tokens: u32,
     /// How far the index is to be believed about it.
     pub knowledge: Knowledge,
-    /// Estimated time to prefill the rest of this request there, once it is this request's turn.
-    pub prefill: Duration,
+    /// Estimated seconds to prefill the rest of this request there, once it is this request's turn.
+    pub prefill_seconds: f64,
     /// The same, were nothing cached.
-    pub cold_prefill: Duration,
-    /// Estimated time of an engine step there that prefills as much as one can.
-    pub full_step: Duration,
+    pub cold_prefill_seconds: f64,
+    /// Estimated seconds of an engine step there that prefills as much as one can.
+    pub full_step_seconds: f64,
     /// What it has to do already.
     pub load: Load,
+}
+
+impl Candidate {
+    /// Estimated seconds until this request's first token there.
+    pub fn ttft_seconds(&self) -> f64 {
+        self.load.step_wait_seconds + self.load.prefill_wait_seconds + self.prefill_seconds
+    }
 }
 
 /// Chooses an instance.

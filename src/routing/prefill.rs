@@ -1,8 +1,5 @@
 //! How long a prompt takes to prefill, as the router estimates it.
 
-use super::time::duration;
-use std::time::Duration;
-
 /// Prefill and decode cost of one instance, fitted per (model, GPU, tensor parallelism).
 ///
 /// Prefilling `u` uncached tokens of a prompt of `n` takes, in chunks of `step_tokens`,
@@ -48,20 +45,20 @@ impl PrefillModel {
         }
     }
 
-    /// Time of a step that prefills as much as one can.
-    pub fn full_step(&self) -> Duration {
+    /// Seconds of a step that prefills as much as one can.
+    pub fn full_step_seconds(&self) -> f64 {
         let seconds = self.step + (self.token * f64::from(self.step_tokens)).max(self.weights);
-        duration(seconds.clamp(0.0, MAX_SECONDS))
+        seconds.clamp(0.0, MAX_SECONDS)
     }
 
-    /// Time of a step in which next to nothing is computed.
-    pub fn idle_step(&self) -> Duration {
-        duration((self.step + self.weights).clamp(0.0, MAX_SECONDS))
+    /// Seconds of a step in which next to nothing is computed.
+    pub fn idle_step_seconds(&self) -> f64 {
+        (self.step + self.weights).clamp(0.0, MAX_SECONDS)
     }
 
-    /// What decodes under way, attending to so many tokens, add to each step.
-    pub fn decode_step(&self, context_tokens: u64) -> Duration {
-        duration((self.decode_context * context_tokens as f64).clamp(0.0, MAX_SECONDS))
+    /// Seconds that decodes under way, attending to so many tokens, add to each step.
+    pub fn decode_seconds(&self, context_tokens: u64) -> f64 {
+        (self.decode_context * context_tokens as f64).clamp(0.0, MAX_SECONDS)
     }
 
     /// Engine steps that so many tokens fill.
@@ -69,19 +66,19 @@ impl PrefillModel {
         f64::from(tokens) / self.step_tokens()
     }
 
-    /// What prefilling such a prompt adds to steps that others pay for, too.
-    pub fn prefill_shared(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+    /// Seconds that prefilling such a prompt adds to steps that others pay for, too.
+    pub fn shared_prefill_seconds(&self, prompt_tokens: u32, cached_tokens: u32) -> f64 {
         let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
         let seconds = uncached / self.step_tokens() * self.step + self.token * uncached + attended;
-        duration(seconds.clamp(0.0, MAX_SECONDS))
+        seconds.clamp(0.0, MAX_SECONDS)
     }
 
-    /// Time to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
-    pub fn prefill(&self, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+    /// Seconds to prefill a prompt of `prompt_tokens` of which `cached_tokens` need no computing.
+    pub fn prefill_seconds(&self, prompt_tokens: u32, cached_tokens: u32) -> f64 {
         let (uncached, attended) = self.computed(prompt_tokens, cached_tokens);
         let chunks = (uncached / self.step_tokens()).ceil();
         let seconds = chunks * self.step + (self.token * uncached).max(self.weights * chunks) + attended;
-        duration(seconds.clamp(0.0, MAX_SECONDS))
+        seconds.clamp(0.0, MAX_SECONDS)
     }
 
     fn step_tokens(&self) -> f64 {

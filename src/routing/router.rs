@@ -17,7 +17,7 @@ use super::prefill::PrefillModel;
 use super::request::Request;
 use super::rules::{Rules, Ruling};
 use super::tiers::TierWeights;
-use super::time::Time;
+use super::time::{Time, duration};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -428,7 +428,7 @@ impl Router {
                     prompt_tokens,
                     overlap_tokens: chosen.overlap_tokens,
                     best_overlap_tokens: view.best_overlap_tokens(),
-                    expected_ttft: chosen.load.step_wait + chosen.load.prefill_wait + chosen.prefill,
+                    expected_ttft: duration(chosen.ttft_seconds()),
                 })
             });
         placed?
@@ -442,9 +442,10 @@ impl Router {
             return Some(Refusal::Saturated { prefill: prefill() });
         }
         let Hold { steps, late } = hold?;
-        let (wait, wait_max) = (chosen.load.prefill_wait, chosen.full_step.mul_f64(steps) + late);
-        (wait > wait_max && waited < HOLD_MAX)
-            .then(|| Refusal::Held { prefill: prefill(), room_in: (wait - wait_max).min(HOLD_MAX - waited) })
+        let wait_max = chosen.full_step_seconds * steps + late.as_secs_f64();
+        let over = chosen.load.prefill_wait_seconds - wait_max;
+        (over > 0.0 && waited < HOLD_MAX)
+            .then(|| Refusal::Held { prefill: prefill(), room_in: duration(over).min(HOLD_MAX - waited) })
     }
 
     /// What a policy is to see, under the fleet's lock; what `then` makes of it.
@@ -505,7 +506,7 @@ impl Router {
             arrivals_per_second: fleet.arrivals_per_second(now),
             expected_output_tokens: fleet.expected_output_tokens(),
             decode_context_seconds: self.config.prefill.decode_context * fleet.pace(),
-            decode_step_seconds: self.config.prefill.idle_step().as_secs_f64() * fleet.pace(),
+            decode_step_seconds: self.config.prefill.idle_step_seconds() * fleet.pace(),
         };
         // Told too late, instances would idle.
         let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });
@@ -540,7 +541,7 @@ impl Router {
 
 /// Where most of it is cached.
 fn least_prefill(view: &View<'_>) -> Duration {
-    view.candidates.iter().map(|candidate| candidate.prefill).min().unwrap_or_default()
+    duration(view.candidates.iter().map(|candidate| candidate.prefill_seconds).fold(f64::INFINITY, f64::min))
 }
 
 fn known(instance: InstanceId, known: bool) -> Result<(), LearnError> {

@@ -34,6 +34,11 @@ impl Time {
         self.0 as f64 / 1e9
     }
 
+    /// Seconds from `earlier` to this; none when it is not after.
+    pub fn seconds_since(self, earlier: Time) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / 1e9
+    }
+
     /// How long after `earlier` this is; zero when it is not after.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -45,12 +50,6 @@ impl Time {
 pub(super) fn duration(seconds: f64) -> Duration {
     Duration::from_nanos((seconds * 1e9) as u64)
 }
-
-/// So many times as long.
-pub(super) fn times(factor: f64, length: Duration) -> Duration {
-    duration(factor * length.as_secs_f64())
-}
-
 impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, later_by: Duration) -> Time {

@@ -165,7 +165,7 @@ impl Core {
             Room::Behind => return Err(self.router.refusal(request, may, began)?.into()),
             Room::Made => self.router.route_among(request, may, began),
         };
-        let seconds = self.clock.now().since(began).as_secs_f64();
+        let seconds = self.clock.now().seconds_since(began);
         match &decided {
             Ok(decision) => {
                 self.recording.placed(request, decision, began);
@@ -193,7 +193,7 @@ impl Core {
         let booked = stage.and_then(|(request, _)| self.router.booked_at(request));
         let learned = self.news.tell(fact, |fact| self.router.learn(fact, now));
         if let (Ok(()), Some((request, progress)), Some(booked)) = (&learned, stage, booked) {
-            let seconds = now.since(booked).as_secs_f64();
+            let seconds = now.seconds_since(booked);
             self.metrics.progressed(progress, seconds);
             self.journal.progressed(request, progress, seconds);
         }
@@ -409,7 +409,7 @@ impl Core {
     pub(super) fn last_reload(&self) -> Option<Reloaded> {
         let operation = self.operation.lock();
         let (at, outcome, problems) = operation.reload.as_ref()?;
-        let age_seconds = self.clock.now().since(*at).as_secs_f64();
+        let age_seconds = self.clock.now().seconds_since(*at);
         Some(Reloaded { outcome: outcome.name().to_owned(), age_seconds, problems: problems.clone() })
     }
 

@@ -144,7 +144,7 @@ impl Journal {
         let mut history = self.history.lock();
         if let Some((before, last)) = &history.last {
             let told = Told::between(last, &totals);
-            let step = Step::of(&told, last, &totals, now.since(*before).as_secs_f64());
+            let step = Step::of(&told, last, &totals, now.seconds_since(*before));
             if history.steps.len() == STEPS {
                 history.steps.pop_front();
             }

@@ -231,7 +231,7 @@ impl Instance {
             cached_blocks: core.router().cached_blocks(state.instance),
             prefill_requests: load.prefill_requests,
             prefill_tokens: load.prefill_tokens,
-            prefill_wait_seconds: load.prefill_wait.as_secs_f64(),
+            prefill_wait_seconds: load.prefill_wait_seconds,
             decode_requests: load.decode_requests,
             decode_tokens: load.decode_tokens,
             busy_share: load.busy_share,
@@ -259,7 +259,7 @@ impl Placed {
         });
         Placed {
             request: decision.request.0,
-            age_seconds: core.now().since(*at).as_secs_f64(),
+            age_seconds: core.now().seconds_since(*at),
             instance: member.name.clone(),
             prompt_tokens: decision.prompt_tokens,
             overlap_tokens: decision.overlap_tokens,

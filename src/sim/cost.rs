@@ -47,8 +47,8 @@ impl StepModel {
             Some(kavier) => kavier.step(1, computed, 0),
             None => {
                 let steps = computed.div_ceil(self.prefill.step_tokens.max(1));
-                self.prefill.prefill(prompt_tokens, cached_tokens)
-                    + Duration::from_secs_f64(self.sequence * f64::from(steps))
+                let seconds = self.prefill.prefill_seconds(prompt_tokens, cached_tokens);
+                Duration::from_secs_f64(seconds + self.sequence * f64::from(steps))
             }
         }
     }

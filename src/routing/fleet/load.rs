@@ -4,7 +4,7 @@ use super::pace::Pace;
 use super::rate::DecayingRate;
 use crate::routing::decision::RequestId;
 use crate::routing::prefill::PrefillModel;
-use crate::routing::time::{Time, duration, times};
+use crate::routing::time::{Time, duration};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ pub struct Load {
     pub prefill_requests: u32,
     /// Prompt tokens to be computed for them.
     pub prefill_tokens: u64,
-    /// Estimated time until a new request's prefill would begin.
-    pub prefill_wait: Duration,
-    /// Estimated time, before that, until a step ends in which nothing but decodes is under way.
-    pub step_wait: Duration,
+    /// Estimated seconds until a new request's prefill would begin.
+    pub prefill_wait_seconds: f64,
+    /// Estimated seconds, before that, until a step ends in which nothing but decodes is under way.
+    pub step_wait_seconds: f64,
     /// Of the requests waiting for their first token, those whose prefill has not begun, up to 64.
     pub unbegun_requests: u32,
     /// Requests past their first token.
@@ -169,34 +169,34 @@ pub(super) struct Ahead {
     requests: usize,
     /// Of those, how many have not begun.
     unbegun: usize,
-    /// How long they take, from when the first begins, or from now where it has.
-    wait: Duration,
+    /// Seconds that they take, from when the first begins, or from now where it has.
+    wait: f64,
     /// Tokens that decodes under way attend to.
     context_tokens: u64,
-    /// What that adds to each step by the model.
-    decodes: Duration,
+    /// Seconds that this adds to each step by the model.
+    decodes: f64,
 }
 
 impl Ahead {
-    /// How long the prefill of a prompt takes by the model, beside the decodes under way. After the request whose step is under
+    /// Seconds that the prefill of a prompt takes by the model, beside the decodes under way. After the request whose step is under
     /// way, the next pays for what they add to a step of its own, and who comes behind shares it.
-    pub fn estimate(&self, tempo: &Tempo<'_>, prompt_tokens: u32, cached_tokens: u32) -> Duration {
+    pub fn estimate(&self, tempo: &Tempo<'_>, prompt_tokens: u32, cached_tokens: u32) -> f64 {
         let Tempo { model, .. } = tempo;
         let steps = model.steps(prompt_tokens.saturating_sub(cached_tokens));
         match self.requests {
-            0 | 1 => model.prefill(prompt_tokens, cached_tokens) + times(steps.max(1.0), self.decodes),
-            _ => model.prefill_shared(prompt_tokens, cached_tokens) + times(steps, self.decodes),
+            0 | 1 => model.prefill_seconds(prompt_tokens, cached_tokens) + steps.max(1.0) * self.decodes,
+            _ => model.shared_prefill_seconds(prompt_tokens, cached_tokens) + steps * self.decodes,
         }
     }
 
-    /// How long a step without prefill takes by the model.
-    fn step(&self, tempo: &Tempo<'_>) -> Duration {
-        tempo.model.idle_step() + self.decodes
+    /// Seconds that a step without prefill takes by the model.
+    fn step(&self, tempo: &Tempo<'_>) -> f64 {
+        tempo.model.idle_step_seconds() + self.decodes
     }
 
-    /// How long a step full of prefill takes by the model.
-    pub fn full_step(&self, tempo: &Tempo<'_>) -> Duration {
-        tempo.model.full_step() + self.decodes
+    /// Seconds that a step full of prefill takes by the model.
+    pub fn full_step(&self, tempo: &Tempo<'_>) -> f64 {
+        tempo.model.full_step_seconds() + self.decodes
     }
 }
 
@@ -225,7 +225,7 @@ impl Book {
     /// A request was given.
     pub fn queue(&mut self, now: Time, prefill: Prefill, tempo: &Tempo<'_>, ahead: Ahead) {
         let step = ahead.step(tempo);
-        let begins_at = if ahead.requests == 0 { now + self.step_under_way(now, tempo, step) } else { now };
+        let begins_at = if ahead.requests == 0 { now + duration(self.step_under_way(now, tempo, step)) } else { now };
         if self.queue.is_empty() {
             self.head_since = begins_at;
         }
@@ -236,7 +236,7 @@ impl Book {
         self.assigned += 1;
         self.assigned_tokens += u64::from(prefill.tokens);
         self.estimated += prefill.estimate;
-        self.queue.push_back(Queued { prefill, alone: prefill.estimate.max(step), begins_at });
+        self.queue.push_back(Queued { prefill, alone: prefill.estimate.max(duration(step)), begins_at });
         self.foreign.most[0] = self.foreign.most[0].max(self.own_requests());
     }
 
@@ -244,7 +244,7 @@ impl Book {
     pub fn prefilled(&mut self, now: Time, late: Duration, request: RequestId) -> Prefilled {
         let (since, queued) = (self.head_since, self.queue.len() as u32);
         let Queued { prefill, alone, .. } = self.withdraw(now, late, request);
-        let taken = (now - late).since(since).as_secs_f64();
+        let taken = (now - late).seconds_since(since);
         let estimated = prefill.estimate.as_secs_f64();
         self.pace.observe(taken, estimated);
         let may_have_waited = self.recent(now).is_some_and(|reported| reported.waiting > queued / 2);
@@ -318,11 +318,11 @@ impl Book {
         Load {
             prefill_requests: self.queue.len() as u32,
             prefill_tokens: self.queued_tokens,
-            prefill_wait: ahead.wait + if recent.is_some() { self.foreign_wait(tempo.pace) } else { Duration::ZERO },
-            step_wait: if ahead.requests == 0 {
+            prefill_wait_seconds: ahead.wait + if recent.is_some() { self.foreign_wait(tempo.pace) } else { 0.0 },
+            step_wait_seconds: if ahead.requests == 0 {
                 self.step_under_way(now, tempo, ahead.step(tempo))
             } else {
-                self.head_since.since(now)
+                self.head_since.seconds_since(now)
             },
             unbegun_requests: ahead.unbegun as u32,
             decode_requests: self.decode_requests,
@@ -345,10 +345,10 @@ impl Book {
     }
 
     /// Others' prefills are taken to be like ours on average.
-    fn foreign_wait(&self, pace: f64) -> Duration {
+    fn foreign_wait(&self, pace: f64) -> f64 {
         match self.assigned {
-            0 => Duration::ZERO,
-            assigned => times(f64::from(self.foreign.waiting) / assigned as f64 * pace, self.estimated),
+            0 => 0.0,
+            assigned => f64::from(self.foreign.waiting) / assigned as f64 * pace * self.estimated.as_secs_f64(),
         }
     }
 
@@ -358,40 +358,40 @@ impl Book {
         let &Tempo { pace, late, step_ended, .. } = tempo;
         let step_ended = step_ended - late;
         let context_tokens = self.context_tokens(now, tempo);
-        let decodes = tempo.model.decode_step(context_tokens);
+        let decodes = tempo.model.decode_seconds(context_tokens);
         if late.is_zero() {
-            let queued = times(pace, self.queued);
-            let done = now.since(self.head_since).min(times(DONE_MAX, queued));
+            let queued = pace * self.queued.as_secs_f64();
+            let done = now.seconds_since(self.head_since).min(DONE_MAX * queued);
             let latest = self.queue.iter().rev().take(UNBEGUN_MAX);
             let unbegun = latest.take_while(|queued| queued.prefill.booked_at > step_ended).count();
             return Ahead { requests: self.queue.len(), unbegun, wait: queued - done, context_tokens, decodes };
         }
         let mut ahead = Ahead { context_tokens, decodes, ..Ahead::default() };
-        let (mut ends, mut least) = (self.head_since, Duration::ZERO);
+        let (mut ends, mut least) = (self.head_since, 0.0);
         for Queued { prefill, begins_at, .. } in &self.queue {
             let begins = ends.max(*begins_at);
-            let takes = times(pace, prefill.estimate);
-            ends = begins + takes;
+            let takes = pace * prefill.estimate.as_secs_f64();
+            ends = begins + duration(takes);
             let is_untold = ends <= now && now.since(ends) < late;
             if !is_untold {
                 let is_unbegun = begins > now && prefill.booked_at > step_ended && ahead.unbegun < UNBEGUN_MAX;
                 ahead.unbegun += usize::from(is_unbegun);
                 ahead.requests += 1;
-                least += times(1.0 - DONE_MAX, takes);
+                least += (1.0 - DONE_MAX) * takes;
             }
         }
-        ahead.wait = ends.since(now.max(self.head_since)).max(least);
+        ahead.wait = ends.seconds_since(now.max(self.head_since)).max(least);
         ahead
     }
 
-    /// How long the step goes on in which nothing but decodes is under way: whoever comes begins with the next one.
-    fn step_under_way(&self, now: Time, tempo: &Tempo<'_>, step: Duration) -> Duration {
+    /// Seconds for which the step goes on in which nothing but decodes is under way, that takes so many by the model: whoever comes
+    /// begins with the next one.
+    fn step_under_way(&self, now: Time, tempo: &Tempo<'_>, step: f64) -> f64 {
         if self.decode_requests == 0 {
-            return Duration::ZERO;
+            return 0.0;
         }
-        let step = step.as_secs_f64() * tempo.pace;
-        let since = now.since(tempo.step_ended - tempo.late).as_secs_f64();
-        let left = if since > step * STEPS_TOLD { step / 2.0 } else { step - since % step };
-        duration(left)
+        let step = step * tempo.pace;
+        let since = now.seconds_since(tempo.step_ended - tempo.late);
+        if since > step * STEPS_TOLD { step / 2.0 } else { step - since % step }
     }
 }

@@ -32,12 +32,12 @@ impl DecayingRate {
         let Some(first) = self.first else {
             return 0.0;
         };
-        let observed = now.since(first).as_secs_f64().max(seconds_min);
+        let observed = now.seconds_since(first).max(seconds_min);
         self.decayed(now) / (WINDOW_SECONDS * (1.0 - (-observed / WINDOW_SECONDS).exp()))
     }
 
     fn decayed(&self, now: Time) -> f64 {
-        self.sum * (-now.since(self.at).as_secs_f64() / WINDOW_SECONDS).exp()
+        self.sum * (-now.seconds_since(self.at) / WINDOW_SECONDS).exp()
     }
 }
 

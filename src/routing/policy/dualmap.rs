@@ -26,14 +26,14 @@ impl Policy for DualMap {
         let other = (mix(mix(key)) % (count - 1) as u64) as usize;
         let second = if other >= first { other + 1 } else { other };
         let [a, b] = [first, second].map(|position| &view.candidates[position]);
-        let ttft = |candidate: &Candidate| candidate.load.prefill_wait + candidate.prefill;
+        let ttft = |candidate: &Candidate| candidate.load.prefill_wait_seconds + candidate.prefill_seconds;
         let sooner = if ttft(b) < ttft(a) { second } else { first };
         let warmer = match a.overlap_tokens.cmp(&b.overlap_tokens) {
             std::cmp::Ordering::Greater => first,
             std::cmp::Ordering::Less => second,
             std::cmp::Ordering::Equal => sooner,
         };
-        if ttft(&view.candidates[warmer]).as_secs_f64() <= self.deadline_seconds { warmer } else { sooner }
+        if ttft(&view.candidates[warmer]) <= self.deadline_seconds { warmer } else { sooner }
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_>> {

@@ -9,6 +9,6 @@ pub(super) struct Mooncake;
 
 impl Policy for Mooncake {
     fn choose(&self, view: &View<'_>) -> usize {
-        smallest_of_random(view, |candidate| (candidate.load.prefill_wait + candidate.prefill).as_secs_f64())
+        smallest_of_random(view, |candidate| candidate.load.prefill_wait_seconds + candidate.prefill_seconds)
     }
 }

@@ -24,7 +24,7 @@ impl Policy for Preble {
             let out = |candidate: &Candidate| candidate.overlap_tokens < best;
             smallest_of_random(view, |c| if out(c) { f64::INFINITY } else { load(c) })
         } else {
-            smallest_of_random(view, |candidate| load(candidate) + candidate.prefill.as_secs_f64())
+            smallest_of_random(view, |candidate| load(candidate) + candidate.prefill_seconds)
         }
     }
 

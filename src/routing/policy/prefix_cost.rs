@@ -62,7 +62,7 @@
 //! at all, 0.957 and 0.951 (all three with `e = 0.2`). In place of `d`, what a request's context adds to the steps of those that come
 //! while it decodes, `1.5 · λ · kv · prompt · E[out] · step`: as good over all six, but 1.16 at worst.
 
-use super::{Candidate, Parameter, Policy, View, smallest};
+use super::{Candidate, Parameter, Policy, View};
 use crate::routing::fact::Knowledge;
 use crate::routing::fleet::Load;
 use std::cmp::Reverse;
@@ -105,18 +105,14 @@ impl Policy for PrefixCost {
     fn choose(&self, view: &View<'_>) -> usize {
         let cost = self.cost(view);
         let least = view.candidates.iter().map(&cost).fold(f64::INFINITY, f64::min);
-        let rank = |candidate: &Candidate| {
+        let rank = |(position, candidate): (usize, &Candidate)| {
             let cost = cost(candidate);
             let (requests, assigned) = candidate.load.order();
             // Costs are not negative, and such floats are ordered as their bits are.
-            let cached = Reverse(candidate.overlap_tokens);
-            if cost <= least * AS_GOOD {
-                (0, requests, cached, assigned, cost.to_bits())
-            } else {
-                (1, 0, Reverse(0), 0, cost.to_bits())
-            }
+            let rank = (requests, Reverse(candidate.overlap_tokens), assigned, cost.to_bits());
+            (cost <= least * AS_GOOD).then_some((rank, position))
         };
-        smallest(view, |a, b| rank(a).cmp(&rank(b)))
+        view.candidates.iter().enumerate().filter_map(rank).min().expect("a view has a candidate").1
     }
 
     fn costs(&self, view: &View<'_>) -> Option<Vec<f64>> {
@@ -142,7 +138,7 @@ impl PrefixCost {
         let prefill = self.prefill + self.busy * busy_share(view).powi(2);
         move |candidate| {
             let load = &candidate.load;
-            let wait = (load.step_wait + load.prefill_wait).as_secs_f64();
+            let wait = load.step_wait_seconds + load.prefill_wait_seconds;
             let own = own_seconds(candidate);
             let behind = own * arrivals_per_second * (wait + own / 2.0) / (1.0 - load.busy_share.min(BUSY_MAX));
             let slowed_by_decodes =
@@ -177,5 +173,5 @@ fn own_seconds(candidate: &Candidate) -> f64 {
         Knowledge::Degraded => 0.9,
         Knowledge::Approximate | Knowledge::Blind => 0.7,
     };
-    trust * candidate.prefill.as_secs_f64() + (1.0 - trust) * candidate.cold_prefill.as_secs_f64()
+    trust * candidate.prefill_seconds + (1.0 - trust) * candidate.cold_prefill_seconds
 }

@@ -26,7 +26,7 @@ impl Policy for SMetric {
     fn choose(&self, view: &View<'_>) -> usize {
         let prompt = f64::from(view.prompt_tokens);
         let deadline = self.slack * (self.base_seconds + self.seconds_per_token * prompt);
-        let ttft = |candidate: &Candidate| (candidate.load.prefill_wait + candidate.prefill).as_secs_f64();
+        let ttft = |candidate: &Candidate| candidate.load.prefill_wait_seconds + candidate.prefill_seconds;
         let meets = |candidate: &Candidate| ttft(candidate) <= deadline;
         let holder = smallest_of_random(view, |candidate| -f64::from(candidate.overlap_tokens));
         let held = f64::from(view.candidates[holder].overlap_tokens);

@@ -28,7 +28,10 @@ impl Policy for Smg {
             if held { candidate.overlap_tokens } else { 0 }
         };
         let wait = |a: &Candidate, b: &Candidate| -> Ordering {
-            a.load.prefill_wait.cmp(&b.load.prefill_wait).then_with(|| a.load.order().cmp(&b.load.order()))
+            a.load
+                .prefill_wait_seconds
+                .total_cmp(&b.load.prefill_wait_seconds)
+                .then_with(|| a.load.order().cmp(&b.load.order()))
         };
         smallest(view, |a, b| matched(b).cmp(&matched(a)).then_with(|| wait(a, b)))
     }

@@ -218,7 +218,7 @@ impl From<routing::Load> for Load {
         Load {
             prefill_requests: load.prefill_requests,
             prefill_tokens: load.prefill_tokens,
-            prefill_wait_seconds: load.prefill_wait.as_secs_f64(),
+            prefill_wait_seconds: load.prefill_wait_seconds,
             decode_requests: load.decode_requests,
             decode_tokens: load.decode_tokens,
             busy_share: load.busy_share,

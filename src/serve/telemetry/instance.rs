@@ -154,7 +154,7 @@ impl InstanceMetrics {
         self.cached_blocks.set(cached_blocks as f64);
         self.requests.of(Stage::Prefill).set(load.prefill_requests.into());
         self.requests.of(Stage::Decode).set(load.decode_requests.into());
-        self.prefill_wait.set(load.prefill_wait.as_secs_f64());
+        self.prefill_wait.set(load.prefill_wait_seconds);
     }
 
     /// The instance is in the fleet no more: nothing stands of it but what was counted.

@@ -85,7 +85,7 @@ impl WorkloadAware {
 
     fn note(&mut self, content: BlockHash, now: &Use) {
         if let Some((then, category)) = self.seen.insert(content, (now.at, now.category)) {
-            let seconds = now.at.since(then).as_secs_f64();
+            let seconds = now.at.seconds_since(then);
             let fit = &mut self.categories.entry(category).or_default().fit;
             for fit in [fit, &mut self.all] {
                 fit.reused(now.at, seconds);
@@ -131,7 +131,7 @@ impl Order for WorkloadAware {
 
     fn evict(&mut self, now: Time) -> Option<Slot> {
         let all = self.all.sums();
-        let age = |slot: Slot| now.since(self.blocks[slot as usize].used).as_secs_f64();
+        let age = |slot: Slot| now.seconds_since(self.blocks[slot as usize].used);
         let heads = self.categories.iter().filter_map(|(category, queue)| {
             let &(freed, slot) = queue.free.first()?;
             let chance = queue.fit.sums().chance(&all, age(slot), self.life);
@@ -158,7 +158,7 @@ impl Fit {
     }
 
     fn turn(&mut self, now: Time) {
-        if now.since(self.began).as_secs_f64() > WINDOW_SECONDS {
+        if now.seconds_since(self.began) > WINDOW_SECONDS {
             self.before = std::mem::take(&mut self.current);
             self.began = now;
         }

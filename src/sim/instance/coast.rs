@@ -63,7 +63,7 @@ impl Instance {
         };
         let first = after(1);
         let longer = (after(coast.steps.max(1)) - first) / f64::from(coast.steps.max(2) - 1);
-        let since = now.since(coast.begun_ends).as_secs_f64();
+        let since = now.seconds_since(coast.begun_ends);
         // The positive solution of `steps · first + longer · steps · (steps − 1) / 2 = since`.
         let linear = first - longer / 2.0;
         let steps = 2.0 * since / (linear + (linear * linear + 2.0 * longer * since).sqrt());

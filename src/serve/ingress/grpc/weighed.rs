@@ -14,7 +14,7 @@ pub(super) fn answer(core: &Core, explanation: &Explanation, is_estimated: bool)
             barred: Barred::Unspecified.into(),
             overlap_tokens: candidate.overlap_tokens,
             cost: cost(position),
-            prefill_seconds: Some(candidate.prefill.as_secs_f64()),
+            prefill_seconds: Some(candidate.prefill_seconds),
             load: Some(candidate.load.into()),
             knowledge: Knowledge::from(candidate.knowledge).into(),
         };

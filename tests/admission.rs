@@ -10,7 +10,7 @@ use warmpath::routing::admission::{
 use warmpath::routing::block::Namespace;
 use warmpath::routing::policy::Tuning;
 use warmpath::routing::{
-    Availability, Config, Fact, HOLD_MAX, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, Time,
+    Availability, Config, Fact, InstanceId, Knowledge, Prompt, Reported, Request, RouteError, Router, Time,
 };
 
 const WIDE: Limits = Limits { requests_max: 1 << 20, bytes_max: 1 << 40 };
@@ -371,51 +371,6 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
-    let holding = || {
-        let router = Router::new(Config { tuning: Tuning::default().with_hold(0.2), ..Config::default() });
-        let joined = Fact::Joined { instance: InstanceId(0), model: "m", knowledge: Knowledge::Exact };
-        router.learn(joined, Time::ZERO).unwrap();
-        router
-    };
-    let place = |router: &Router, tokens, waited, now| {
-        let (waited, now) = (Duration::from_secs_f64(waited), Time::from_secs_f64(now));
-        router.route_with_room(&request(tokens), &|_| true, waited, now)
-    };
-    // Before any first token was told of at once, nobody is held.
-    let router = holding();
-    place(&router, 160_000, 0.0, 0.0).unwrap();
-    let told = place(&router, 16, 0.0, 0.0).expect("whatever is before it").request;
-    router.learn(Fact::FirstToken { request: told }, Time::ZERO).unwrap();
-    assert!(matches!(place(&router, 16, 0.0, 0.0), Err(RouteError::Held { .. })));
-
-    let router = holding();
-    let soon = |tokens, waited, now| place(&router, tokens, waited, now);
-    let told = soon(16, 0.0, 0.0).unwrap();
-    let (request_id, at) = (told.request, Time::ZERO + told.expected_ttft);
-    router.learn(Fact::FirstToken { request: request_id }, at).unwrap();
-    router.learn(Fact::Finished { request: request_id, output_tokens: 1 }, at).unwrap();
-    let first = soon(160_000, 0.0, 0.02).expect("an idle instance is given what comes");
-    let Err(RouteError::Held { prefill, room_in }) = soon(1_600, 0.0, 0.1) else {
-        panic!("seconds of prefill are before it")
-    };
-    assert!(prefill > Duration::from_millis(90) && prefill < Duration::from_millis(130), "{prefill:?}");
-    assert!(room_in > Duration::from_secs(9) && room_in <= HOLD_MAX, "{room_in:?}");
-    assert_eq!(router.in_flight(), 1, "what is held is not booked");
-    let held = router.explain(&request(1_600), &|_| true, Time::from_secs_f64(0.1)).unwrap().refusal;
-    assert_eq!(held, Some(Refusal::Held { prefill, room_in }));
-    assert!(soon(1_600, HOLD_MAX.as_secs_f64(), 0.1).is_ok(), "nobody is held for longer, whatever the estimates");
-    router.learn(Fact::FirstToken { request: first.request }, Time::from_secs_f64(1.0)).unwrap();
-    router.learn(Fact::TimePassed, Time::from_secs_f64(2.0)).unwrap();
-    assert!(soon(1_600, 0.0, 2.0).is_ok());
-    // The rules may change.
-    let rules = Config { tuning: Tuning::default().with_hold(0.0), ..Config::default() }.rules();
-    assert!(soon(160_000, 0.0, 3.0).is_ok() && soon(1_600, 0.0, 3.0).is_err());
-    router.learn(Fact::Ruled { rules }, Time::from_secs_f64(3.0)).unwrap();
-    assert!(soon(1_600, 0.0, 3.0).is_ok() && !router.holds());
 }
 
 #[test]

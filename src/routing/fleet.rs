@@ -292,6 +292,7 @@ impl Fleet {
                     prefill_seconds: prefill(overlap_tokens),
                     cold_prefill_seconds: prefill(0),
                     full_step_seconds: tempo.pace * ahead.full_step(&tempo),
+                    empty_step_seconds: tempo.pace * ahead.step(&tempo),
                     load: book.load(now, &tempo, ahead),
                 });
             }

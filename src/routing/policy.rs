@@ -88,6 +88,8 @@ pub struct Candidate {
     pub cold_prefill_seconds: f64,
     /// Estimated seconds of an engine step there that prefills as much as one can.
     pub full_step_seconds: f64,
+    /// Estimated seconds of one that prefills nothing.
+    pub empty_step_seconds: f64,
     /// What it has to do already.
     pub load: Load,
 }

@@ -11,6 +11,7 @@ use super::error::{LearnError, RouteError};
 use super::fact::{Fact, InstanceId, Knowledge, Parent};
 use super::fleet::{Asked, Booking, Fleet, Footprint, InstanceState, Load, NoCandidate, Steps};
 use super::groups::Groups;
+use super::hold::Hold;
 use super::index::{ApproximateIndex, Attach, ExactIndex, IndexStats, Overlaps};
 use super::policy::{Candidate, Dice, Policy, PolicyKind, PolicySpec, Tuning, View};
 use super::prefill::PrefillModel;
@@ -111,9 +112,6 @@ enum Terms {
     Room { waited: Duration },
 }
 
-/// How long a request is held at most, by however much it would still have to wait.
-pub const HOLD_MAX: Duration = Duration::from_secs(10);
-
 /// What was looked up for a view.
 struct Looked<'a> {
     footprint: Footprint,
@@ -121,17 +119,8 @@ struct Looked<'a> {
     /// Tokens of the prompt that the index knows an instance to have cached.
     cached: &'a dyn Fn(InstanceId) -> u32,
     policy: &'a dyn Policy,
-    /// Behind how much prefill no request is placed, if any is held.
+    /// How requests are held, if any are.
     hold: Option<Hold>,
-}
-
-/// An instance with more prefill before it than this is not given more.
-#[derive(Clone, Copy)]
-struct Hold {
-    /// In full steps of that instance.
-    steps: f64,
-    /// And besides: where it is told late what is done, it must have enough to do until then.
-    late: Duration,
 }
 
 thread_local! {
@@ -441,11 +430,8 @@ impl Router {
         if view.candidates.iter().all(|candidate| self.is_saturated(&candidate.load)) {
             return Some(Refusal::Saturated { prefill: prefill() });
         }
-        let Hold { steps, late } = hold?;
-        let wait_max = chosen.full_step_seconds * steps + late.as_secs_f64();
-        let over = chosen.load.prefill_wait_seconds - wait_max;
-        (over > 0.0 && waited < HOLD_MAX)
-            .then(|| Refusal::Held { prefill: prefill(), room_in: duration(over).min(HOLD_MAX - waited) })
+        let room_in = hold?.room_in(view, chosen, waited)?;
+        Some(Refusal::Held { prefill: prefill(), room_in })
     }
 
     /// What a policy is to see, under the fleet's lock; what `then` makes of it.

@@ -77,6 +77,12 @@ impl Load {
         self.reported.map_or(0.0, |reported| reported.cache_usage)
     }
 
+    /// The share of time that it is not given prefill work, of which there is always a little: the delay on others grows without bound
+    /// as an instance saturates, and soon is as good as infinite.
+    pub fn idle_share(&self) -> f64 {
+        1.0 - self.busy_share.min(BUSY_MAX)
+    }
+
     /// Less loaded first: by requests in flight, then by requests ever given, so that idle instances take turns.
     pub fn order(&self) -> (u32, u64) {
         (self.requests(), self.assigned)
@@ -137,6 +143,8 @@ struct Foreign {
     turned_at: Time,
 }
 
+/// An instance that is given more prefill than this is taken to have time left all the same.
+const BUSY_MAX: f64 = 0.95;
 /// In reports that are no later than this, others' requests are told from ours that ended since.
 const REPORT_LATE_MAX: Duration = Duration::from_millis(1500);
 /// A report says nothing about what is later than this.
@@ -190,7 +198,7 @@ impl Ahead {
     }
 
     /// Seconds that a step without prefill takes by the model.
-    fn step(&self, tempo: &Tempo<'_>) -> f64 {
+    pub fn step(&self, tempo: &Tempo<'_>) -> f64 {
         tempo.model.idle_step_seconds() + self.decodes
     }
 

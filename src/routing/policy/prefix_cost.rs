@@ -22,8 +22,9 @@
 //! so for every hot prefix, a copy is made elsewhere. What the index says of an instance that it does not know exactly counts in part.
 //! What is cached in a slower tier is worth less, by the router's tier weights, and so is `s` longer.
 //!
-//! A request is held as long as a full engine step of prefill (8,192 tokens) is before it where it would go; of those that are held,
-//! the one that takes least is placed first ([`Queue`](crate::routing::admission::Queue)). Where the router hears of first tokens later
+//! A request is held while, where it would go, more than two fifths of a full engine step (8,192 tokens) of prefill are before it; and
+//! while others are to begin with the next step and it would delay them together by more than a step costs: `h = t + t₀ / (1 − ρ)` with `t`
+//! a step there with nothing but decodes and `t₀` one with nothing at all. Of those that are held, the one that takes least is placed first ([`Queue`](crate::routing::admission::Queue)). Where the router hears of first tokens later
 //! than half a second, or not at all, it holds none.
 //!
 //! Over the best peer *of each scenario* (the bench `policies`: six traces, 4, 8 and 16 instances, three loads, three seeds; peers:
@@ -67,8 +68,8 @@ use crate::routing::fact::Knowledge;
 use crate::routing::fleet::Load;
 use std::cmp::Reverse;
 
-/// Full steps of prefill at an instance behind which nothing is placed there yet.
-pub(super) const HOLD_STEPS: f64 = 1.0;
+/// Full steps of prefill at an instance behind which nothing is placed there yet, where nobody else is to begin with the next.
+pub(super) const HOLD_STEPS: f64 = 0.4;
 
 /// What counts how much against a second of waiting.
 pub(super) struct PrefixCost {
@@ -94,9 +95,6 @@ impl Default for PrefixCost {
 /// flight, then by what it has cached, then by requests ever given. So small chances, as who was first to show how fast it is, do
 /// not become habits, and a short prompt, whose prefill is one step with or without a cache, still goes where it is known.
 const AS_GOOD: f64 = 1.005;
-
-/// The delay on others grows without bound as an instance saturates; past this share it is as good as infinite.
-const BUSY_MAX: f64 = 0.95;
 
 /// The share of KV blocks in use, as reported, from which a request may have to wait for some, or make another one give up its own.
 const NEARLY_FULL: f64 = 0.9;
@@ -140,7 +138,7 @@ impl PrefixCost {
             let load = &candidate.load;
             let wait = load.step_wait_seconds + load.prefill_wait_seconds;
             let own = own_seconds(candidate);
-            let behind = own * arrivals_per_second * (wait + own / 2.0) / (1.0 - load.busy_share.min(BUSY_MAX));
+            let behind = own * arrivals_per_second * (wait + own / 2.0) / load.idle_share();
             let slowed_by_decodes =
                 view.expected_output_tokens * view.decode_context_seconds * load.context_tokens as f64;
             let slows_decodes = own * f64::from(load.decode_requests);

@@ -72,8 +72,8 @@ pub struct PolicySpec {
 }
 
 impl PolicySpec {
-    /// Behind how much prefill no request is placed, in engine steps that are full of it: until then the router holds it. Any
-    /// policy may hold.
+    /// Behind how much prefill no request is placed, in engine steps that are full of it: until then the router holds it, and while
+    /// others would wait long for it in the next one. Any policy may hold.
     pub fn hold(&self) -> Option<f64> {
         Some(self.tuning.hold_steps.unwrap_or(self.kind.hold_steps())).filter(|steps| *steps > 0.0)
     }

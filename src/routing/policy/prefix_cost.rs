@@ -12,7 +12,7 @@
 //! the step under way, known from the tokens that come as steps end, and the prefills queued; and who shares a step with others adds to
 //! it only what is computed for it. Prefill is weighed by more than itself: what is computed where others have it is kept
 //! twice, displaces what somebody else would have hit, and takes time, which a busy fleet has not; `p = 1.1`, so that an idle fleet does
-//! not compute a cold burst's prefix everywhere, and `q = 1.5`. The third is what it makes those wait whose first tokens come with the
+//! not compute a cold burst's prefix everywhere, and `q = 0.7`. The third is what it makes those wait whose first tokens come with the
 //! same step, `m = 1`. The fourth is the delay that this work puts on those who come behind it
 //! (an M/G/1 externality), `e = 0.3`. The fifth is decode interference, theirs on us and ours on them, `d = 0.005`. The last is the
 //! chance to wait for blocks until another request ends, `f = 5` seconds where none is free.
@@ -34,20 +34,19 @@
 //!
 //! | | mean | p90 | to the last | hits |
 //! |---|---|---|---|---|
-//! | Mooncake synthetic | 0.924, 0.978 | 0.921, 0.977 | 1.050, 1.106 | 0.950 |
-//! | Mooncake conversation | 0.968, 1.002 | 0.956, 1.002 | 1.071, 1.138 | 0.869 |
-//! | Qwen-A | 0.979, 1.050 | 0.949, 0.994 | 1.064, 1.245 | 0.937 |
-//! | Qwen-B | 0.942, 1.011 | 0.940, 1.054 | 1.023, 1.069 | 0.974 |
-//! | Qwen-Coder | 0.988, 0.994 | 1.002, 1.019 | 1.002, 1.031 | 0.963 |
-//! | Qwen-Thinking, one seed | 0.982, 1.000 | 0.995, 1.032 | 1.003, 1.019 | 0.967 |
+//! | Mooncake synthetic | 0.915, 0.979 | 0.912, 0.979 | 1.053, 1.106 | 0.944 |
+//! | Mooncake conversation | 0.956, 0.998 | 0.943, 0.999 | 1.079, 1.174 | 0.858 |
+//! | Qwen-A | 0.964, 1.028 | 0.928, 0.985 | 1.075, 1.280 | 0.931 |
+//! | Qwen-B | 0.899, 0.965 | 0.864, 0.918 | 1.026, 1.081 | 0.971 |
+//! | Qwen-Coder | 0.982, 0.990 | 0.994, 1.004 | 1.006, 1.033 | 0.960 |
+//! | Qwen-Thinking, one seed | 0.979, 0.999 | 0.991, 1.017 | 1.002, 1.015 | 0.966 |
 //!
-//! Over all, 0.963 and 0.960, at half of capacity 0.975 and 0.979; the best single peers, Mooncake, 1.094 and 1.048 (worst 2.6), SMG,
-//! 1.097 and 1.112 (1.5), and SMetric, 1.109 and 1.076 (2.5). Mooncake, SMG, SMetric and Preble are given our own estimates of waiting:
-//! by those of before steps were counted it was 0.956 and 0.946. Where it is over 1.03 in the mean the fleet is at 0.9 of capacity and
-//! spends nearly all its time on decodes or on prefill: Qwen-A at 8 and 16. The Qwen traces are synthetic, 12,000 requests of A and
-//! Coder, 24,000 of B, 6,000 of Thinking. All of these served to choose the numbers. The same without counting steps (what is left of
-//! one, who shares one, what outputs add to one) had 0.983 and 0.978, and 1.083 and 1.143 at worst, over peers that did not either:
-//! nothing else did as much, and weights hardly matter beside it.
+//! Over all, 0.949 and 0.938, at half of capacity 0.967 and 0.972, at 0.9 of it 0.928 and 0.898; the best single peers, Mooncake, 1.094
+//! and 1.048 (worst 2.6), SMG, 1.097 and 1.112 (1.5), and SMetric, 1.109 and 1.076 (2.5). Mooncake, SMG, SMetric and Preble are given
+//! our own estimates of waiting. The Qwen traces are synthetic, 12,000 requests of A and Coder, 24,000 of B, 6,000 of Thinking. All of
+//! these served to choose the numbers. Without counting steps (what is left of one, who shares one, what outputs add to one) it had
+//! 0.983 and 0.978 over peers that did not either; with them, but held only where a full step of prefill was before a request, whomever
+//! it would delay in the next, 0.963 and 0.960: when a request is placed matters more than any weight.
 //!
 //! With what instances report a second late and a hundredth of the cache events lost, over peers that are told all at once (4 and 8
 //! instances, one seed): 0.944 and 0.935 on the synthetic trace, 0.965 and 0.947 on the conversations, 0.991 and 0.961 on A, 0.942 and
@@ -55,13 +54,14 @@
 //!
 //! With room for all of the conversation trace eight instances keep 91.9 % of the ideal hit ratio.
 //!
-//! Tried and not taken (mean and 90th percentile on the first five traces, one seed, beside 0.950 and 0.935): `e = 0.2`, 0.948 and 0.936,
-//! but 1.07 at worst and 1.00 and 1.01 on Thinking; no `d`, 0.948 and 0.931, but 1.09 at worst; `d = 0.01` and `e = 0.2`, 0.951 and 0.942;
-//! no `m`, 0.979 and 0.969; `m = 1.3`, 0.950 and 0.935; of those that are to begin with it only as many as fit into a step, 0.961
-//! and 0.950; `q = 1`, 0.948 and 0.934, but 1.07 at worst, and 2.2, 0.954 and 0.942, with `e = 0.2`; a weight for each request in decode in what a step takes, as
-//! the simulator has, 0.955 and 0.938. Holding by half a step, 0.945 and 0.932, but 1.17 at worst on Thinking; by two, 0.953 and 0.942; not
-//! at all, 0.957 and 0.951 (all three with `e = 0.2`). In place of `d`, what a request's context adds to the steps of those that come
-//! while it decodes, `1.5 · λ · kv · prompt · E[out] · step`: as good over all six, but 1.16 at worst.
+//! Tried and not taken (mean and 90th percentile over all six, one seed, peers without counting steps; what is above had 0.941 and
+//! 0.922, 1.03 at worst): `q = 1.5`, 0.945 and 0.926; `q = 1`, 0.944 and 0.926, and with `p = 1`, too, 0.946 and 0.930, or with no `d`,
+//! 0.944 and 0.925, but 1.10 at worst; `q = 0.5` (three seeds, peers counting steps, beside 0.949 and 0.938), 0.953 and 0.945, and 1.22 at
+//! worst. Holding until three tenths of a step are left, 0.948 and 0.933, half, 0.948 and 0.927, six tenths, 0.946 and 0.927 (all with
+//! `q = 1.5`); holding by `h = t / 2`, which keeps joins to the shortest, 2.6 times the best peer on B at 0.9 of capacity; `h = 3 t`, 0.948
+//! and 0.931, but 1.09 on B: what is short is to go together the more, the less time is left. From before requests were held so: of
+//! those that are to begin with it only as many as fit into a step; a weight for each request in decode in what a step takes, as the
+//! simulator has; in place of `d`, what a request's context adds to the steps of those that come while it decodes: all as good or worse.
 
 use super::{Candidate, Parameter, Policy, View};
 use crate::routing::fact::Knowledge;
@@ -87,7 +87,7 @@ pub(super) struct PrefixCost {
 
 impl Default for PrefixCost {
     fn default() -> Self {
-        PrefixCost { prefill: 1.1, busy: 1.5, delay: 0.3, step: 1.0, decode: 0.005, full: 5.0 }
+        PrefixCost { prefill: 1.1, busy: 0.7, delay: 0.3, step: 1.0, decode: 0.005, full: 5.0 }
     }
 }
 

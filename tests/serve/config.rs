@@ -130,7 +130,7 @@ fn how_long_requests_are_held_is_said_in_one_place() {
         ("hold_steps = 0.25", Some(0.25)),
         ("hold_steps = 0", None),
         ("policy = \"lmetric\"", None),
-        ("seed = 1", Some(1.0)),
+        ("seed = 1", Some(0.4)),
     ] {
         let config = Config::parse(&format!("[routing]\n{said}\n{INSTANCE}")).unwrap();
         assert_eq!(config.routing.policy_spec().hold(), holds, "{said}");

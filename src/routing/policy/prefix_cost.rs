@@ -58,7 +58,7 @@
 //! 0.922, 1.03 at worst): `q = 1.5`, 0.945 and 0.926; `q = 1`, 0.944 and 0.926, and with `p = 1`, too, 0.946 and 0.930, or with no `d`,
 //! 0.944 and 0.925, but 1.10 at worst; `q = 0.5` (three seeds, peers counting steps, beside 0.949 and 0.938), 0.953 and 0.945, and 1.22 at
 //! worst. Holding until three tenths of a step are left, 0.948 and 0.933, half, 0.948 and 0.927, six tenths, 0.946 and 0.927 (all with
-//! `q = 1.5`); holding by `h = t / 2`, which keeps joins to the shortest, 2.6 times the best peer on B at 0.9 of capacity; `h = 3 t`, 0.948
+//! `q = 1.5`); `h = t / 2`, and until a tenth of a second is left, 1.22 on B, which then falls behind; `h = 3 t`, 0.948
 //! and 0.931, but 1.09 on B: what is short is to go together the more, the less time is left. From before requests were held so: of
 //! those that are to begin with it only as many as fit into a step; a weight for each request in decode in what a step takes, as the
 //! simulator has; in place of `d`, what a request's context adds to the steps of those that come while it decodes: all as good or worse.

@@ -262,7 +262,7 @@ impl Fleet {
 
     /// Whether first tokens are told soon enough for the next request to be placed by them.
     pub fn is_prompt(&self, now: Time) -> bool {
-        self.promptness.is_prompt(now)
+        self.promptness.is_prompt(now) && self.late().is_zero()
     }
 
     /// Fills `candidates` with the instances that may take the prompt, ascending by id. `reach` is room to work in.
@@ -349,7 +349,9 @@ impl Fleet {
         let member = self.members.get_mut(&reservation.instance).expect("a leaving instance takes its reservations");
         let Prefilled { taken, estimated, alone } = member.book.prefilled(now, late, request);
         let since_booked = now.seconds_since(reservation.booked_at);
-        self.promptness.observe(now, since_booked, estimated * pace);
+        // Until it is known how late news is, its being late passes for a slow pace.
+        let known = if self.lateness.is_known() { pace } else { pace.min(1.0) };
+        self.promptness.observe(now, since_booked, estimated * known);
         self.pace.observe(taken, estimated);
         self.steps.ended(reservation.instance, now);
         member.book.decode(now, reservation.prompt_tokens);

@@ -13,8 +13,6 @@ use std::time::Duration;
 pub(super) struct Hold {
     /// Until the step under way ends, in full steps of that instance.
     pub steps: f64,
-    /// And besides: where it is told late what is done, an instance must have enough to do until then.
-    pub late: Duration,
 }
 
 /// How long a request is held at most, by however much it would still have to wait.
@@ -26,7 +24,7 @@ const FULL: f64 = 1.0;
 impl Hold {
     /// After how long there is room, by estimate, for a request that has waited so long; `None` where there is.
     pub fn room_in(&self, view: &View<'_>, chosen: &Candidate, waited: Duration) -> Option<Duration> {
-        let wait_max = chosen.full_step_seconds * self.steps_max(view, chosen) + self.late.as_secs_f64();
+        let wait_max = chosen.full_step_seconds * self.steps_max(view, chosen);
         let over = chosen.load.prefill_wait_seconds - wait_max;
         (over > 0.0 && waited < HOLD_MAX).then(|| duration(over).min(HOLD_MAX - waited))
     }

@@ -494,8 +494,8 @@ impl Router {
             decode_context_seconds: self.config.prefill.decode_context * fleet.pace(),
             decode_step_seconds: self.config.prefill.idle_step_seconds() * fleet.pace(),
         };
-        // Told too late, instances would idle.
-        let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps, late: fleet.late() });
+        // Told late, nobody knows what is under way, and instances would idle.
+        let hold = ruling.hold.filter(|_| fleet.is_prompt(now)).map(|steps| Hold { steps });
         Ok(then(fleet, &view, Looked { footprint, root, cached: &cached, policy: &*ruling.policy, hold }))
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Lateness {
     observed: u32,
     /// The same of those before.
     before: [f64; GROUPS],
+    /// Groups so far.
+    groups: u32,
 }
 
 /// First tokens of which the soonest counts.
@@ -26,7 +28,7 @@ const AT_ONCE_SECONDS: f64 = 0.1;
 
 impl Default for Lateness {
     fn default() -> Self {
-        Lateness { soonest: f64::INFINITY, beyond: 0.0, observed: 0, before: [0.0; GROUPS] }
+        Lateness { soonest: f64::INFINITY, beyond: 0.0, observed: 0, before: [0.0; GROUPS], groups: 0 }
     }
 }
 
@@ -44,8 +46,14 @@ impl Lateness {
         let before = self.seconds();
         self.before.rotate_right(1);
         self.before[0] = self.beyond;
+        self.groups = self.groups.saturating_add(1);
         (self.soonest, self.observed) = (f64::INFINITY, 0);
         (self.seconds() - before).abs() > AT_ONCE_SECONDS
+    }
+
+    /// Whether enough was told.
+    pub fn is_known(&self) -> bool {
+        self.groups as usize >= GROUPS
     }
 
     /// None before enough was told.
@@ -72,6 +80,7 @@ mod tests {
             told(&mut lateness, 2000, late);
             let expected = if late > AT_ONCE_SECONDS { late } else { 0.0 };
             assert!((lateness.seconds() - expected).abs() < 0.01, "{late}: {}", lateness.seconds());
+            assert!(lateness.is_known());
         }
     }
 
@@ -93,7 +102,7 @@ mod tests {
     fn a_burst_and_a_few_first_tokens_say_nothing() {
         let mut lateness = Lateness::default();
         told(&mut lateness, GROUP * (GROUPS as u32 - 1), 1.0);
-        assert_eq!(lateness.seconds(), 0.0, "a few");
+        assert_eq!((lateness.seconds(), lateness.is_known()), (0.0, false), "a few");
         told(&mut lateness, GROUP, 0.0);
         told(&mut lateness, GROUP * (GROUPS as u32 - 1), 1.0);
         assert_eq!(lateness.seconds(), 0.0, "a burst");

@@ -62,6 +62,23 @@ fn a_policy_that_holds_places_a_request_only_where_its_turn_comes_soon() {
     assert!(soon(1_600, 0.0, 3.0).is_ok() && !router.holds());
 }
 
+/// What is told late looks slow, and of what is slow a second would be nothing.
+#[test]
+fn nobody_is_held_by_news_that_was_late_from_the_start() {
+    for (late, is_held) in [(1.0, false), (0.02, true)] {
+        let router = holding(0.4);
+        for id in 0..100 {
+            let now = 3.0 * f64::from(id);
+            let Decision { request, .. } = place(&router, 1_000, 0.0, now).expect("the instance is idle");
+            let own = Config::default().prefill.prefill_seconds(1_000, 0);
+            router.learn(Fact::FirstToken { request }, Time::from_secs_f64(now + own + late)).unwrap();
+            router.learn(Fact::Finished { request, output_tokens: 1 }, Time::from_secs_f64(now + 2.9)).unwrap();
+        }
+        place(&router, 100_000, 0.0, 300.0).unwrap();
+        assert_eq!(place(&router, 1_000, 0.0, 300.1).is_err(), is_held, "{late} s late");
+    }
+}
+
 /// With a request in decode, whose last step ended at the fifth second.
 fn decoding(steps: f64) -> Router {
     let router = holding(steps);

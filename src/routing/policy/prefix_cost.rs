@@ -23,9 +23,10 @@
 //! What is cached in a slower tier is worth less, by the router's tier weights, and so is `s` longer.
 //!
 //! A request is held while, where it would go, more than two fifths of a full engine step (8,192 tokens) of prefill are before it; and
-//! while others are to begin with the next step and it would delay them together by more than a step costs: `h = t + t₀ / (1 − ρ)` with `t`
-//! a step there with nothing but decodes and `t₀` one with nothing at all. Of those that are held, the one that takes least is placed first ([`Queue`](crate::routing::admission::Queue)). Where the router hears of first tokens later
-//! than half a second, or not at all, it holds none.
+//! while others are to begin with the next step, whom it would delay together by more than a step costs, `h = t + t₀ / (1 − ρ)`: `t` takes
+//! one there with nothing but decodes, `t₀` one with nothing at all. Of those that are held, the one that takes least is placed first
+//! ([`Queue`](crate::routing::admission::Queue)). Where the router hears of first tokens late, by a tenth of a second once that is
+//! known (by half a second before), or not at all, it holds none.
 //!
 //! Over the best peer *of each scenario* (the bench `policies`: six traces, 4, 8 and 16 instances, three loads, three seeds; peers:
 //! Mooncake, SMetric, LMetric, GORGO, SMG, Preble, llm-d and its affinity, on the Mooncake traces SGLang and sessions), geometric mean

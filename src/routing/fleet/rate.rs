@@ -12,6 +12,8 @@ pub(in crate::routing) struct DecayingRate {
 }
 
 const WINDOW_SECONDS: f64 = 60.0;
+/// What was watched for longer was watched for as good as ever, to the last bit.
+const WHOLE_SECONDS: f64 = 40.0 * WINDOW_SECONDS;
 /// A rate over less than this long would be mostly chance: the first burst would read as a rate that goes on for ever.
 const OBSERVED_SECONDS_MIN: f64 = 30.0;
 
@@ -33,7 +35,8 @@ impl DecayingRate {
             return 0.0;
         };
         let observed = now.seconds_since(first).max(seconds_min);
-        self.decayed(now) / (WINDOW_SECONDS * (1.0 - (-observed / WINDOW_SECONDS).exp()))
+        let share = if observed > WHOLE_SECONDS { 1.0 } else { 1.0 - (-observed / WINDOW_SECONDS).exp() };
+        self.decayed(now) / (WINDOW_SECONDS * share)
     }
 
     fn decayed(&self, now: Time) -> f64 {

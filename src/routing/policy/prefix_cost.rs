@@ -40,9 +40,10 @@
 //! | Qwen-A | 0.964, 1.028 | 0.928, 0.985 | 1.075, 1.280 | 0.931 |
 //! | Qwen-B | 0.899, 0.965 | 0.864, 0.918 | 1.026, 1.081 | 0.971 |
 //! | Qwen-Coder | 0.982, 0.990 | 0.994, 1.004 | 1.006, 1.033 | 0.960 |
-//! | Qwen-Thinking, one seed | 0.979, 0.999 | 0.991, 1.017 | 1.002, 1.015 | 0.966 |
+//! | Qwen-Thinking | 0.998, 1.184 | 0.990, 1.015 | 1.001, 1.008 | 0.964 |
 //!
-//! Over all, 0.949 and 0.938, at half of capacity 0.967 and 0.972, at 0.9 of it 0.928 and 0.898; the best single peers, Mooncake, 1.094
+//! Over all, 0.952 and 0.938, at half of capacity 0.965 and 0.970, at 0.9 of it 0.941 and 0.898. The only one over 1.03 is Thinking with 8
+//! instances at 0.9 of capacity, by one seed of three: less than a hundredth of its requests wait for very long. The best single peers, Mooncake, 1.094
 //! and 1.048 (worst 2.6), SMG, 1.097 and 1.112 (1.5), and SMetric, 1.109 and 1.076 (2.5). Mooncake, SMG, SMetric and Preble are given
 //! our own estimates of waiting. The Qwen traces are synthetic, 12,000 requests of A and Coder, 24,000 of B, 6,000 of Thinking. All of
 //! these served to choose the numbers. Without counting steps (what is left of one, who shares one, what outputs add to one) it had
@@ -57,7 +58,7 @@
 //!
 //! Tried and not taken (mean and 90th percentile over all six, one seed, peers without counting steps; what is above had 0.941 and
 //! 0.922, 1.03 at worst): `q = 1.5`, 0.945 and 0.926; `q = 1`, 0.944 and 0.926, and with `p = 1`, too, 0.946 and 0.930, or with no `d`,
-//! 0.944 and 0.925, but 1.10 at worst; `q = 0.5` (three seeds, peers counting steps, beside 0.949 and 0.938), 0.953 and 0.945, and 1.22 at
+//! 0.944 and 0.925, but 1.10 at worst; `q = 0.5` (three seeds, one of Thinking, peers counting steps, beside 0.949 and 0.938), 0.953 and 0.945, and 1.22 at
 //! worst. Holding until three tenths of a step are left, 0.948 and 0.933, half, 0.948 and 0.927, six tenths, 0.946 and 0.927 (all with
 //! `q = 1.5`); `h = t / 2`, and until a tenth of a second is left, 1.22 on B, which then falls behind; `h = 3 t`, 0.948
 //! and 0.931, but 1.09 on B: what is short is to go together the more, the less time is left. From before requests were held so: of

@@ -43,8 +43,8 @@
 //! | Qwen-Thinking | 0.998, 1.184 | 0.990, 1.015 | 1.001, 1.008 | 0.964 |
 //!
 //! Over all, 0.952 and 0.938, at half of capacity 0.965 and 0.970, at 0.9 of it 0.941 and 0.898. The only one over 1.03 is Thinking with 8
-//! instances at 0.9 of capacity, by one seed of three: less than a hundredth of its requests wait for very long. The best single peers, Mooncake, 1.094
-//! and 1.048 (worst 2.6), SMG, 1.097 and 1.112 (1.5), and SMetric, 1.109 and 1.076 (2.5). Mooncake, SMG, SMetric and Preble are given
+//! instances at 0.9 of capacity, by one seed of three: at 2.0 s its 99th percentile shows nothing of it. The best single
+//! peers, Mooncake, 1.094 and 1.048 (worst 2.6), SMG, 1.097 and 1.112 (1.5), and SMetric, 1.109 and 1.076 (2.5). Mooncake, SMG, SMetric and Preble are given
 //! our own estimates of waiting. The Qwen traces are synthetic, 12,000 requests of A and Coder, 24,000 of B, 6,000 of Thinking. All of
 //! these served to choose the numbers. Without counting steps (what is left of one, who shares one, what outputs add to one) it had
 //! 0.983 and 0.978 over peers that did not either; with them, but held only where a full step of prefill was before a request, whomever

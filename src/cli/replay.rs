@@ -44,7 +44,8 @@ pub(super) struct Replay {
 
     /// Policies to compare, separated by commas; numbers of a policy after colons: `dynamo:overlap_weight=20`. With `hold=1`
     /// under any policy, the router holds a request while the step under way has more than so many engine steps full of prefill to go,
-    /// or others would wait long for it in the next one, and places the shortest first, as `hold_steps` has it do when it serves; `prefix_cost` does so unless `hold=0` is said.
+    /// or others would wait long for it in the next one, and places the shortest first, as `hold_steps` has it do when it serves;
+    /// `prefix_cost` does so by 0.4 unless `hold=0` is said.
     #[arg(
         long,
         value_name = "POLICY,…",

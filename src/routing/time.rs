@@ -45,11 +45,11 @@ impl Time {
     }
 }
 
-/// A duration of so many seconds, to the nanosecond below: none where negative or not a number. What std offers rounds to the nearest,
-/// and takes ten times as long; an estimate takes a dozen of them for each candidate.
+/// A duration of so many seconds, to the nanosecond below: none where negative or not a number, of which std panics.
 pub(super) fn duration(seconds: f64) -> Duration {
     Duration::from_nanos((seconds * 1e9) as u64)
 }
+
 impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, later_by: Duration) -> Time {

@@ -13,10 +13,8 @@ pub(super) struct Lateness {
     /// Beyond its own prefill.
     beyond: f64,
     observed: u32,
-    /// The same of those before.
-    before: [f64; GROUPS],
-    /// Groups so far.
-    groups: u32,
+    /// The same of those before, as far as there were any.
+    before: [Option<f64>; GROUPS],
 }
 
 /// First tokens of which the soonest counts.
@@ -28,7 +26,7 @@ const AT_ONCE_SECONDS: f64 = 0.1;
 
 impl Default for Lateness {
     fn default() -> Self {
-        Lateness { soonest: f64::INFINITY, beyond: 0.0, observed: 0, before: [0.0; GROUPS], groups: 0 }
+        Lateness { soonest: f64::INFINITY, beyond: 0.0, observed: 0, before: [None; GROUPS] }
     }
 }
 
@@ -45,20 +43,19 @@ impl Lateness {
         }
         let before = self.seconds();
         self.before.rotate_right(1);
-        self.before[0] = self.beyond;
-        self.groups = self.groups.saturating_add(1);
+        self.before[0] = Some(self.beyond);
         (self.soonest, self.observed) = (f64::INFINITY, 0);
         (self.seconds() - before).abs() > AT_ONCE_SECONDS
     }
 
     /// Whether enough was told.
     pub fn is_known(&self) -> bool {
-        self.groups as usize >= GROUPS
+        self.before.iter().all(Option::is_some)
     }
 
     /// None before enough was told.
     pub fn seconds(&self) -> f64 {
-        let least = self.before.into_iter().fold(f64::INFINITY, f64::min);
+        let least = self.before.into_iter().map(Option::unwrap_or_default).fold(f64::INFINITY, f64::min);
         if least > AT_ONCE_SECONDS { least } else { 0.0 }
     }
 }

@@ -400,6 +400,7 @@ impl Book {
         }
         let step = step * tempo.pace;
         let since = now.seconds_since(tempo.step_ended - tempo.late);
-        if since > step * STEPS_TOLD { step / 2.0 } else { step - since % step }
+        // A step of no time has no remainder, and nothing left.
+        if since > step * STEPS_TOLD { step / 2.0 } else { (step - since % step).max(0.0) }
     }
 }

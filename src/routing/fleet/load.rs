@@ -77,6 +77,13 @@ impl Load {
         self.reported.map_or(0.0, |reported| reported.cache_usage)
     }
 
+    /// Requests past their first token that wait again, as far as reported: preempted because KV blocks ran out. Whoever comes waits
+    /// behind them until others end.
+    pub fn preempted_requests(&self) -> u32 {
+        let told = self.prefill_requests + self.foreign_requests;
+        self.recent.map_or(0, |reported| reported.waiting.saturating_sub(told).min(self.decode_requests))
+    }
+
     /// The share of time that it is not given prefill work, of which there is always a little: the delay on others grows without bound
     /// as an instance saturates, and soon is as good as infinite.
     pub fn idle_share(&self) -> f64 {

@@ -15,7 +15,8 @@
 //! not compute a cold burst's prefix everywhere, and `q = 0.7`. The third is what it makes those wait whose first tokens come with the
 //! same step, `m = 1`. The fourth is the delay that this work puts on those who come behind it
 //! (an M/G/1 externality), `e = 0.3`. The fifth is decode interference, theirs on us and ours on them, `d = 0.005`. The last is the
-//! chance to wait for blocks until another request ends, `f = 5` seconds where none is free.
+//! chance to wait for blocks until another request ends, `f = 5` seconds where none is free; and so many for each request that waits
+//! where one was preempted: it waits at the head of the line for all the blocks that it lost, and nobody passes it.
 //!
 //! Seconds are the instance's own: the router learns from first tokens how far each is from its model. What requests in flight will have
 //! computed counts as cached, so a cold burst with one prefix goes together until its queue costs more than a second prefill; then, and
@@ -144,8 +145,11 @@ impl PrefixCost {
             let slowed_by_decodes =
                 view.expected_output_tokens * view.decode_context_seconds * load.context_tokens as f64;
             let slows_decodes = own * f64::from(load.decode_requests);
-            let usage = load.recent.map_or(0.0, |reported| reported.cache_usage.min(1.0));
-            let for_blocks = ((usage - NEARLY_FULL) / (1.0 - NEARLY_FULL)).max(0.0);
+            let for_blocks = load.recent.map_or(0.0, |reported| {
+                let over = (reported.cache_usage.min(1.0) - NEARLY_FULL) / (1.0 - NEARLY_FULL);
+                let is_blocked = over > 0.0 && load.preempted_requests() > 0;
+                if is_blocked { 1.0 + f64::from(reported.waiting) } else { over.max(0.0) }
+            });
             wait + prefill * own
                 + self.delay * behind
                 + self.step * own * f64::from(load.unbegun_requests)

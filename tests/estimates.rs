@@ -219,3 +219,25 @@ fn nobody_is_placed_behind_who_was_preempted() {
     report(0, 2, 5, 0.95);
     assert_eq!(preempted(), [0, 0]);
 }
+
+/// So it is where the cache is full of what runs and the next prompt does not fit; a queue that is late for another reason is not.
+#[test]
+fn nobody_is_placed_behind_who_waits_for_blocks() {
+    let placed = |cache_usage: f64, waiting: u32| {
+        let router = router(PolicyKind::PrefixCost, 2);
+        let late = route(&router, 0, 8000, Time::ZERO);
+        let at = Time::ZERO + late.expected_ttft + seconds(1.0);
+        let report = |instance: InstanceId, waiting, cache_usage| {
+            let load = Reported { waiting, running: 0, cache_usage };
+            router.learn(Fact::Reported { instance, load }, at).unwrap();
+        };
+        report(late.instance, waiting, cache_usage);
+        report(InstanceId(1 - late.instance.0), 0, 0.99);
+        let load = router.instances(at)[late.instance.index()].load;
+        assert!((load.overdue_seconds - 1.0).abs() < 1e-6, "{}", load.overdue_seconds);
+        [0, 1, 2, 3].map(|id| route(&router, 10 + id, 100, at).instance == late.instance)
+    };
+    assert_eq!(placed(0.95, 1), [false; 4]);
+    assert_eq!(placed(0.95, 0), [true; 4], "nobody waits there");
+    assert_eq!(placed(0.5, 1), [true; 4], "there are blocks enough");
+}

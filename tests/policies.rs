@@ -136,6 +136,46 @@ fn a_cold_burst_with_one_prefix_goes_together_while_that_is_cheaper() {
     assert_eq!(ask(&router, 0..1000, 16_001, None).overlap_tokens, 0, "who ended holds nothing");
 }
 
+/// Computing again what another instance has costs by the time that the fleet has left; not where requests in flight are using it.
+#[test]
+fn a_second_copy_costs_what_time_is_worth() {
+    let costs = |policy: &str, seconds_given: f64, in_use: bool| {
+        let router = router(policy, 2);
+        store(&router, 1, 0..100);
+        let second = Time::ZERO + Duration::from_secs(600);
+        // Both instances are given so many seconds of work every second.
+        let tokens = (15_928.0 * seconds_given) as u32;
+        for at in (0..600).map(|at| Time::ZERO + Duration::from_secs(at)) {
+            for id in 0..2 {
+                let contents = [ContentHash(1_000_000 + id)];
+                let prompt = Prompt::Blocks { contents: &contents, tokens: tokens.max(17) };
+                let request = Request { namespace: Namespace::of_model(MODEL), prompt, session: None };
+                let Decision { request, expected_ttft, .. } = router.route(&request, at).unwrap();
+                router.learn(Fact::FirstToken { request }, at + expected_ttft).unwrap();
+                router.learn(Fact::Finished { request, output_tokens: 1 }, at + expected_ttft).unwrap();
+            }
+        }
+        let contents: Vec<ContentHash> = (0..100).map(ContentHash).collect();
+        let prompt = Prompt::Blocks { contents: &contents, tokens: 1601 };
+        let request = Request { namespace: Namespace::of_model(MODEL), prompt, session: None };
+        if in_use {
+            let placed = router.route(&request, second).unwrap();
+            assert_eq!(placed.instance, InstanceId(1));
+            router.learn(Fact::FirstToken { request: placed.request }, second).unwrap();
+        }
+        router.explain(&request, &|_| true, second).unwrap().costs.unwrap()
+    };
+    let copy = |seconds_given, in_use| {
+        let (with, without) =
+            (costs("prefix_cost", seconds_given, in_use), costs("prefix_cost:copy=0", seconds_given, in_use));
+        assert_eq!(with[1], without[1], "who has it copies nothing");
+        with[0] - without[0]
+    };
+    let (idle, half, full) = (copy(0.0, false), copy(0.3, false), copy(0.7, false));
+    assert!(idle < half / 5.0 && half < full / 2.0 && full > 0.05, "{idle} {half} {full}");
+    assert_eq!(copy(0.7, true), 0.0);
+}
+
 #[test]
 fn sessions_stay_where_they_are_until_their_instance_leaves() {
     for policy in ["session", "bounded_hash_session", "dualmap:deadline_seconds=1000"] {

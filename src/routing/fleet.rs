@@ -288,6 +288,7 @@ impl Fleet {
                 candidates.push(Candidate {
                     instance,
                     overlap_tokens,
+                    in_flight_tokens: in_flight,
                     knowledge: member.knowledge,
                     prefill_seconds: prefill(overlap_tokens),
                     cold_prefill_seconds: prefill(0),

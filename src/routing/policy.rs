@@ -80,6 +80,8 @@ pub struct Candidate {
     pub instance: InstanceId,
     /// Tokens of the prompt that it has cached, or will have when requests in flight there have been computed.
     pub overlap_tokens: u32,
+    /// Tokens of the prompt that requests in flight there share.
+    pub in_flight_tokens: u32,
     /// How far the index is to be believed about it.
     pub knowledge: Knowledge,
     /// Estimated seconds to prefill the rest of this request there, once it is this request's turn.

@@ -19,6 +19,8 @@ pub struct Load {
     pub prefill_wait_seconds: f64,
     /// Estimated seconds, before that, until a step ends in which nothing but decodes is under way.
     pub step_wait_seconds: f64,
+    /// Seconds for which the requests waiting for their first token have outlasted what they were estimated to take together.
+    pub overdue_seconds: f64,
     /// Of the requests waiting for their first token, those whose prefill has not begun, up to 64.
     pub unbegun_requests: u32,
     /// Requests past their first token.
@@ -339,6 +341,7 @@ impl Book {
             } else {
                 self.head_since.seconds_since(now)
             },
+            overdue_seconds: self.overdue(now, tempo),
             unbegun_requests: ahead.unbegun as u32,
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
@@ -352,6 +355,14 @@ impl Book {
             reported_at: self.reported.map(|(at, _)| at),
             foreign_requests: if recent.is_some() { self.foreign.requests } else { 0 },
         }
+    }
+
+    /// Seconds for which what is queued outlasts its estimate.
+    fn overdue(&self, now: Time, tempo: &Tempo<'_>) -> f64 {
+        if self.queue.is_empty() {
+            return 0.0;
+        }
+        ((now - tempo.late).seconds_since(self.head_since) - tempo.pace * self.queued.as_secs_f64()).max(0.0)
     }
 
     /// What it said of itself, not too long ago.

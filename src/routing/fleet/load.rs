@@ -19,8 +19,9 @@ pub struct Load {
     pub prefill_wait_seconds: f64,
     /// Estimated seconds, before that, until a step ends in which nothing but decodes is under way.
     pub step_wait_seconds: f64,
-    /// Seconds for which the requests waiting for their first token have outlasted what they were estimated to take together.
-    pub overdue_seconds: f64,
+    /// Requests that wait for KV blocks, as far as reported: the first of them was preempted, or is overdue where hardly a block is
+    /// free. Whoever comes waits behind them until others end.
+    pub blocked_requests: u32,
     /// Of the requests waiting for their first token, those whose prefill has not begun, up to 64.
     pub unbegun_requests: u32,
     /// Requests past their first token.
@@ -58,6 +59,16 @@ pub struct Reported {
     pub cache_usage: f64,
 }
 
+/// The share of KV blocks in use from which a request may have to wait for some, or make another one give up its own.
+const NEARLY_FULL: f64 = 0.9;
+
+impl Reported {
+    /// How short of KV blocks it is: from 0, where enough are free, to 1, where none is.
+    pub fn block_shortage(&self) -> f64 {
+        ((self.cache_usage.min(1.0) - NEARLY_FULL) / (1.0 - NEARLY_FULL)).max(0.0)
+    }
+}
+
 impl Load {
     /// Requests in flight, those of others included as far as they were reported.
     pub fn requests(&self) -> u32 {
@@ -77,13 +88,6 @@ impl Load {
     /// The share of KV blocks in use, as reported; without a report, none.
     pub fn cache_usage(&self) -> f64 {
         self.reported.map_or(0.0, |reported| reported.cache_usage)
-    }
-
-    /// Requests past their first token that wait again, as far as reported: preempted because KV blocks ran out. Whoever comes waits
-    /// behind them until others end.
-    pub fn preempted_requests(&self) -> u32 {
-        let told = self.prefill_requests + self.foreign_requests;
-        self.recent.map_or(0, |reported| reported.waiting.saturating_sub(told).min(self.decode_requests))
     }
 
     /// The share of time that it is not given prefill work, of which there is always a little: the delay on others grows without bound
@@ -341,7 +345,7 @@ impl Book {
             } else {
                 self.head_since.seconds_since(now)
             },
-            overdue_seconds: self.overdue(now, tempo),
+            blocked_requests: recent.map_or(0, |reported| self.blocked(now, tempo, ahead, reported)),
             unbegun_requests: ahead.unbegun as u32,
             decode_requests: self.decode_requests,
             decode_tokens: self.decode_tokens,
@@ -357,12 +361,19 @@ impl Book {
         }
     }
 
-    /// Seconds for which what is queued outlasts its estimate.
-    fn overdue(&self, now: Time, tempo: &Tempo<'_>) -> f64 {
-        if self.queue.is_empty() {
-            return 0.0;
+    /// Who waits where blocks are short, and is not waiting for a step: more wait than have no first token, so one was preempted; or the
+    /// queue has outlasted its estimate by more than a full step.
+    fn blocked(&self, now: Time, tempo: &Tempo<'_>, ahead: Ahead, reported: Reported) -> u32 {
+        if reported.block_shortage() == 0.0 {
+            return 0;
         }
-        ((now - tempo.late).seconds_since(self.head_since) - tempo.pace * self.queued.as_secs_f64()).max(0.0)
+        let is_preempted =
+            reported.waiting > self.queue.len() as u32 + self.foreign.requests && self.decode_requests > 0;
+        let is_overdue = !self.queue.is_empty() && {
+            let taken = (now - tempo.late).seconds_since(self.head_since);
+            taken > tempo.pace * (self.queued.as_secs_f64() + ahead.full_step(tempo))
+        };
+        if is_preempted || is_overdue { reported.waiting } else { 0 }
     }
 
     /// What it said of itself, not too long ago.

@@ -31,7 +31,7 @@
 //! ([`Queue`](crate::routing::admission::Queue)). Where the router hears of first tokens late, by a tenth of a second once that is
 //! known (by half a second before), or not at all, it holds none.
 //!
-//! Over the best peer *of each scenario* (the bench `policies`: six traces, 4, 8 and 16 instances, three loads, six seeds; peers:
+//! Over the best peer *of each scenario* (the bench `policies -- --seeds 1,2,3,4,5,6`: six traces, 4, 8 and 16 instances, three loads, six seeds; peers:
 //! Mooncake, SMetric, LMetric, GORGO, SMG, Preble, llm-d and its affinity, on the Mooncake traces SGLang and sessions), geometric mean
 //! over nine scenarios each and the worst of them, to the first token, its 90th percentile, and to the last token; and the share of the
 //! hits of one pooled cache, in which an output is when it could have been generated at the soonest:
@@ -66,7 +66,7 @@
 //! With room for all of the conversation trace eight instances keep 93.1 % of the ideal hit ratio.
 //!
 //! Tried and not taken (mean, 90th percentile and hits over all, three seeds). In place of `y`, `(q · b²) · s`: with `q = 0.7`, 0.948,
-//! 0.940 and 0.938, 1.039 to the last token; what is charged for hot prefixes, too, costs more time for fewer hits. `b` up to 0.95, 0.950,
+//! 0.940 and 0.938, 1.039 to the last token; what is charged for hot prefixes, too, costs more time for fewer hits (one seed). `b` up to 0.95, 0.950,
 //! 0.949 and 0.951; `y = 1.2`, 0.953, 0.953 and 0.951; `p = 1`, 0.951, 0.951 and 0.950 with `b` up to 0.95; `e = 0.4`, 0.951, 0.946 and
 //! 0.950; `m = 0.9`, 0.952, 0.951 and 0.950: between these it is chance in two scenarios. From before `y` (one seed): `h = t / 2`, and
 //! holding until a tenth of a second is left, 1.22 on B, which then falls behind; `h = 3 t`, 1.09 on B: what is short is to go together
@@ -106,9 +106,6 @@ impl Default for PrefixCost {
 /// flight, then by what it has cached, then by requests ever given. So small chances, as who was first to show how fast it is, do
 /// not become habits, and a short prompt, whose prefill is one step with or without a cache, still goes where it is known.
 const AS_GOOD: f64 = 1.005;
-
-/// The share of KV blocks in use, as reported, from which a request may have to wait for some, or make another one give up its own.
-const NEARLY_FULL: f64 = 0.9;
 
 /// The share of the fleet's time that is gone, beyond which the price of the rest does not rise: it would never be paid again.
 const BUSY_MAX: f64 = 0.8;
@@ -161,12 +158,10 @@ impl PrefixCost {
             let slowed_by_decodes =
                 view.expected_output_tokens * view.decode_context_seconds * load.context_tokens as f64;
             let slows_decodes = own * f64::from(load.decode_requests);
-            let for_blocks = load.recent.map_or(0.0, |reported| {
-                let over = (reported.cache_usage.min(1.0) - NEARLY_FULL) / (1.0 - NEARLY_FULL);
-                let is_overdue = load.overdue_seconds > candidate.full_step_seconds;
-                let is_blocked = over > 0.0 && reported.waiting > 0 && (is_overdue || load.preempted_requests() > 0);
-                if is_blocked { 1.0 + f64::from(reported.waiting) } else { over.max(0.0) }
-            });
+            let for_blocks = match load.blocked_requests {
+                0 => load.recent.map_or(0.0, |reported| reported.block_shortage()),
+                blocked => 1.0 + f64::from(blocked),
+            };
             wait + self.prefill * own
                 + copy * own * copied / uncached
                 + self.delay * behind

@@ -58,10 +58,11 @@
 //! 4). SMG, which goes to its hits whatever waits there, has 0.969 of the pooled cache's over all 54, and takes 1.16 times as long to the
 //! first token as this.
 //!
-//! With what instances report a second late and a hundredth of the cache events lost, over peers that are told all at once (4 and 8
-//! instances, one seed): 0.926 and 0.918 on the synthetic trace, 0.953 and 0.939 on the conversations, 0.975 and 0.952 on A, 0.888 and
-//! 0.856 on B, 1.000 and 1.018 on Coder, where Mooncake is the best of them everywhere. With first tokens and ends a
-//! second late, too: 0.987, 1.003, 1.049, 1.090 and 1.032 in the mean.
+//! With what instances report a second late and a hundredth of the cache events lost, over peers that are told all at once (three seeds):
+//! 0.929 and 0.923 on the synthetic trace, 0.965 and 0.957 on the conversations, 0.975 and 0.938 on A, 0.906 and 0.892 on B, 0.990 and
+//! 1.010 on Coder, 1.026 and 1.028 on Thinking, over all 0.964 and 0.957; no single peer has a mean as low on any of them. At worst 1.38,
+//! Thinking with 8 instances at 0.9 of capacity: that blocks run out is told too late there. With first tokens and ends a second late,
+//! too: 1.033, 1.007, 1.128, 1.191, 1.021 and 1.086 in the mean, 1.8 at worst (A with 16).
 //!
 //! With room for all of the conversation trace eight instances keep 93.1 % of the ideal hit ratio.
 //!
